@@ -32,6 +32,7 @@ BATCH_SIZE = 50
 VALIDATION_SPLIT = 0.2
 EVALUATION_BATCH_SIZE = 200  # of validation and test; no accuracy depends on it
 STATE_FILE = "state.npz"
+TO_START_OVER = "to start this run over, move that file away"
 
 
 def main():
@@ -207,6 +208,8 @@ def fit(model, X, y, epochs, settings, state, state_file, epochs_after):
     # The state of the dropout's generator is among the variables, but not among the weights.
     variables = model.variables + model.optimizer.variables
     if history:
+        if [variable.shape for variable in variables] != [value.shape for value in values]:
+            sys.exit(f"train.py: {state_file} is of other layers; {TO_START_OVER}")
         print(f"resuming after epoch {len(history)} of {epochs}")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
@@ -389,7 +392,7 @@ def read_state(path, settings, epochs):
         if not differences:
             return history, values
         reason = f"belongs to another run: {', '.join(differences)}"
-    return sys.exit(f"train.py: {path} {reason}; to start this run over, move that file away")
+    return sys.exit(f"train.py: {path} {reason}; {TO_START_OVER}")
 
 
 @contextlib.contextmanager
@@ -450,28 +453,23 @@ def stop_at_once_on_signals():
 
 
 def start_tensorflow():
-    """Import TensorFlow and Keras, and let neither greet the user.
+    """Import Keras and TensorFlow, and keep their greetings from the user.
 
-    TensorFlow 2.21 logs a dozen lines to file descriptor 2 before TF_CPP_MIN_LOG_LEVEL counts;
-    they are shown only if the start fails.
+    TensorFlow 2.21 logs a dozen lines to file descriptor 2 before TF_CPP_MIN_LOG_LEVEL counts.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            import tensorflow as tf
+    with open(os.devnull, "wb") as devnull:
+        os.dup2(devnull.fileno(), 2)
+    try:
+        import models  # noqa: F401, I001  before TensorFlow, which imports Keras
 
-            import models  # noqa: F401
+        import tensorflow as tf
 
-            tf.config.list_logical_devices()
-        except BaseException:
-            log.seek(0)
-            os.write(stderr, log.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+        tf.config.list_logical_devices()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""The data is MNIST, shaped as in the post, and a broken file is told in one line."""
+
+import hashlib
+
+import numpy as np
+import post
+import pytest
+
+import data
+
+# How often each digit occurs: the well-known counts of MNIST.
+TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return data.load_mnist()
+
+
+def test_shapes_and_dtypes(mnist):
+    (X_train, y_train), (X_test, y_test) = mnist
+    assert [array.shape for array in (X_train, X_test, y_train, y_test)] == post.SHAPES
+    assert X_train.dtype == X_test.dtype == np.uint8
+    assert y_train.dtype == y_test.dtype == np.float32
+
+
+def test_pixels_are_not_scaled(mnist):
+    for X, _ in mnist:
+        assert (X.min(), X.max()) == (0, 255)
+
+
+def test_labels_are_one_hot(mnist):
+    for (_, y), counts in zip(mnist, (TRAIN_COUNTS, TEST_COUNTS), strict=True):
+        assert set(np.unique(y)) == {0, 1}
+        assert (y.sum(axis=1) == 1).all()
+        assert y.sum(axis=0).tolist() == counts
+
+
+def test_images_belong_to_their_labels(mnist):
+    (X_train, y_train), _ = mnist
+    assert y_train[:10].argmax(axis=1).tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    # The canonical IDX file of the training images, behind its header of 16 bytes.
+    header = np.array([2051, 60_000, 28, 28], ">i4").tobytes()
+    digest = hashlib.md5(header + X_train.tobytes()).hexdigest()
+    assert digest == "6bbc9ace898e44ae57da46a324031adb"
+
+
+def test_file_is_the_known_one():
+    content = data.MNIST_FILE.read_bytes()
+    assert len(content) == data.MNIST_BYTES
+    assert hashlib.sha256(content).hexdigest() == data.MNIST_SHA256
+
+
+def broken_mnist(tmp_path, monkeypatch, content=None):
+    path = tmp_path / "mnist.npz"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(data, "MNIST_FILE", path)
+    return path
+
+
+def assert_one_line_with(error, *parts):
+    message = str(error.value)
+    assert "\n" not in message
+    for part in (*parts, "git checkout mnist.npz"):
+        assert part in message
+
+
+def test_missing_file(tmp_path, monkeypatch):
+    path = broken_mnist(tmp_path, monkeypatch)
+    with pytest.raises(OSError) as error:
+        data.load_mnist()
+    assert_one_line_with(error, str(path), "No such file")
+
+
+@pytest.mark.parametrize("size", [0, 1000, data.MNIST_BYTES - 1])
+def test_truncated_file(tmp_path, monkeypatch, size):
+    path = broken_mnist(tmp_path, monkeypatch, data.MNIST_FILE.read_bytes()[:size])
+    with pytest.raises(ValueError) as error:
+        data.load_mnist()
+    assert_one_line_with(error, str(path), "truncated", f"{size:,} of 11,490,519 bytes")
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_altered_file(tmp_path, monkeypatch, longer):
+    content = bytearray(data.MNIST_FILE.read_bytes())
+    content[5_000_000] ^= 1
+    path = broken_mnist(tmp_path, monkeypatch, bytes(content) + b"!" * longer)
+    with pytest.raises(ValueError) as error:
+        data.load_mnist()
+    assert_one_line_with(error, str(path), "altered", "SHA-256", data.MNIST_SHA256)

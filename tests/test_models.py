@@ -1,0 +1,120 @@
+"""The two networks are the post's: every row of its tables, and every setting of its layers."""
+
+import keras
+import numpy as np
+import post
+import pytest
+
+import train
+from models import MODELS
+
+ROWS = [
+    pytest.param(name, index, *row, id=f"{name}-{index + 1}-{row[0]}")
+    for name, rows in post.SUMMARY.items()
+    for index, row in enumerate(rows)
+]
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: build() for name, build in MODELS.items()}
+
+
+@pytest.fixture(params=MODELS)
+def model(request, models):
+    return models[request.param]
+
+
+def layers_of(model, kind):
+    return [layer for layer in model.layers if type(layer) is kind]
+
+
+@pytest.mark.parametrize(("name", "index", "kind", "shape", "parameters"), ROWS)
+def test_row_of_the_summary(models, name, index, kind, shape, parameters):
+    layer = models[name].layers[index]
+    assert type(layer) is getattr(keras.layers, kind)
+    assert layer.output.shape == (None, *shape)
+    assert layer.count_params() == parameters
+
+
+@pytest.mark.parametrize("name", post.SUMMARY)
+def test_number_of_rows_and_totals(models, name):
+    model = models[name]
+    assert len(model.layers) == len(post.SUMMARY[name])
+    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert (model.count_params(), trainable, model.count_params() - trainable) == post.PARAMETERS[
+        name
+    ]
+
+
+def test_the_posts_tables_add_up_to_its_totals():
+    for name, rows in post.SUMMARY.items():
+        total, trainable, rest = post.PARAMETERS[name]
+        assert sum(parameters for _, _, parameters in rows) == total == trainable + rest
+
+
+def test_names_are_the_posts_in_its_order():
+    assert list(MODELS) == list(post.SUMMARY) == list(train.POST_TEST_ACCURACY)
+    assert post.TEST_ACCURACY == train.POST_TEST_ACCURACY
+    assert [MODELS[name].__name__ for name in MODELS] == list(MODELS)
+
+
+def test_constants_of_the_run_are_the_posts():
+    assert train.POST_EPOCHS == post.EPOCHS
+    assert train.BATCH_SIZE == post.BATCH_SIZE
+    assert train.VALIDATION_SPLIT == post.VALIDATION_SPLIT
+
+
+def test_input_is_one_image_with_a_channel(model):
+    assert model.input_shape == (None, 28, 28, 1)
+    assert model.compute_dtype == model.variable_dtype == "float32"
+
+
+def test_every_convolution_and_dense_layer_starts_he_normal(model):
+    layers = layers_of(model, keras.layers.Conv2D) + layers_of(model, keras.layers.Dense)
+    for layer in layers:
+        assert type(layer.kernel_initializer) is keras.initializers.HeNormal
+        assert type(layer.bias_initializer) is keras.initializers.Zeros
+        # And the weights are so: a truncated normal, its standard deviation sqrt(2 / fan-in).
+        kernel = layer.kernel.numpy()
+        expected = np.sqrt(2 / np.prod(kernel.shape[:-1]))
+        assert kernel.std() == pytest.approx(expected, rel=5 / np.sqrt(2 * kernel.size))
+        assert not layer.bias.numpy().any()
+
+
+def test_convolutions(model):
+    for layer in layers_of(model, keras.layers.Conv2D):
+        found = layer.filters, layer.strides, layer.padding
+        assert found == post.CONVOLUTIONS[layer.kernel_size]
+        assert layer.activation is keras.activations.linear
+        assert layer.use_bias and layer.dilation_rate == (1, 1) and layer.groups == 1
+
+
+def test_batch_normalization_is_kerass_default(model):
+    for layer in layers_of(model, keras.layers.BatchNormalization):
+        assert (layer.axis, layer.momentum, layer.epsilon) == (-1, 0.99, 0.001)
+        assert layer.center and layer.scale
+
+
+def test_activations_and_dense_layers(model):
+    for layer in layers_of(model, keras.layers.Activation):
+        assert layer.activation is keras.activations.relu
+    dense = layers_of(model, keras.layers.Dense)
+    assert [(layer.units, layer.activation.__name__) for layer in dense] == post.DENSE
+
+
+def test_pooling_and_dropout(model):
+    for layer in layers_of(model, keras.layers.MaxPooling2D):
+        assert (layer.pool_size, layer.strides) == (post.POOL_SIZE, post.POOL_SIZE)
+        assert layer.padding == "valid"
+    assert [layer.rate for layer in layers_of(model, keras.layers.Dropout)] == [post.DROPOUT_RATE]
+
+
+def test_compile_settings(model):
+    assert model.loss == "categorical_crossentropy"
+    assert type(model.optimizer) is keras.optimizers.Adam
+    config = model.optimizer.get_config()
+    assert config["learning_rate"] == pytest.approx(post.LEARNING_RATE)
+    assert (config["beta_1"], config["beta_2"], config["epsilon"]) == (0.9, 0.999, 1e-7)
+    assert not config["amsgrad"] and config["weight_decay"] is None
+    assert model.get_compile_config()["metrics"] == ["accuracy"]
