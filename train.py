@@ -467,6 +467,8 @@ def start_tensorflow():
         import tensorflow as tf
 
         tf.config.list_logical_devices()
+    except OSError as error:  # its import wants a temporary directory with room
+        sys.exit(f"train.py: cannot start TensorFlow: {error}")
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
