@@ -14,7 +14,7 @@ import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = Path("results")
 
 
 def main():

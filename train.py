@@ -42,24 +42,41 @@ def main():
     stop_at_once_on_signals()
     # TensorFlow turns it on by itself only where the processor has AVX-512.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    run_dirs = runs_to_do(options.run_dirs)
+    settings = {name: run_settings(name, options.seed) for name in run_dirs}
     # All that could end the runs is read now, not when the first of them is over.
-    settings = {name: run_settings(name, options.seed) for name in options.run_dirs}
     states = {
         name: read_state(run_dir / STATE_FILE, settings[name], options.epochs)
-        for name, run_dir in options.run_dirs.items()
+        for name, run_dir in run_dirs.items()
     }
     try:
         mnist = load_mnist()
     except (OSError, ValueError) as error:
         sys.exit(f"train.py: {error}")
+    for name, run_dir in run_dirs.items():
+        if not (run_dir / STATE_FILE).exists():  # it marks what this command is still to do
+            with explain_failed_save(run_dir / STATE_FILE):
+                write_state(run_dir / STATE_FILE, settings[name], history=[], variables=[])
     start_tensorflow()
 
     epochs_to_go = sum(options.epochs - len(history) for history, _ in states.values())
-    for name, run_dir in options.run_dirs.items():
+    for name, run_dir in run_dirs.items():
         epochs_to_go -= options.epochs - len(states[name][0])
         train_and_evaluate(
             settings[name], mnist, run_dir, options.epochs, states[name], epochs_to_go
         )
+
+
+def runs_to_do(run_dirs):
+    """Return the `run_dirs` without those that an interrupted command has finished already."""
+    unfinished = {name for name, run_dir in run_dirs.items() if (run_dir / STATE_FILE).exists()}
+    to_do = {}
+    for name, run_dir in run_dirs.items():
+        if unfinished and name not in unfinished and (run_dir / "metrics.json").exists():
+            print(f"{name} is finished: {run_dir}")
+        else:
+            to_do[name] = run_dir
+    return to_do
 
 
 # The command line

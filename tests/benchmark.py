@@ -76,6 +76,7 @@ def measure(way, name):
     n = train.training_images(X)
     # The median batch: a wait between two epochs may fall into a batch, and is not computation.
     batch = statistics.median(b - a for a, b in itertools.pairwise(clock.batches))
+    batch /= model.steps_per_execution
     validation = clock.test_end - clock.test_begin
     return {
         "training": BATCH_SIZE / batch,

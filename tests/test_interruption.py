@@ -46,6 +46,32 @@ def test_goes_on_after_a_kill(run_dir, three_epochs):
     assert same_run(run_dir, three_epochs)
 
 
+def test_a_command_of_two_models_does_not_train_the_finished_one_again(tmp_path):
+    """Killed in the first epoch of the second model, whose directory may hold older results."""
+    command = "--epochs", 1, "--output", tmp_path
+    first, second = (tmp_path / f"{name}-1epochs-seed0" for name in ("deep_cnn_advanced", NIN))
+    second.mkdir()
+    (second / "metrics.json").write_text("of an earlier run\n")
+    process = start_small(*command)
+    for line in process.stdout:
+        if line == f"Results: {first}\n":
+            process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert {path.name for path in first.iterdir()} == RESULT_FILES
+    before = {path: path.read_bytes() for path in first.iterdir()}
+
+    code, output, errors = run_small(*command)
+    assert (code, errors) == (0, "")
+    assert f"deep_cnn_advanced is finished: {first}\n" in output
+    assert output.count("Epoch 1/1") == 1
+    assert {path: path.read_bytes() for path in first.iterdir()} == before
+    assert {path.name for path in second.iterdir()} == RESULT_FILES
+
+    # Nothing is unfinished now: the same command is a new run of both.
+    code, output, _ = run_small(*command)
+    assert (code, output.count("Epoch 1/1")) == (0, 2)
+
+
 # Killed at random moments
 
 KILL_RUN = {"TRAIN_IMAGES": "125"}

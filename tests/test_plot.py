@@ -1,7 +1,6 @@
 """The plots are real pictures of a run, drawn without TensorFlow."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -99,8 +98,9 @@ def test_a_users_matplotlibrc_changes_nothing(image, tmp_path):
     assert np.array_equal(picture(run_dir), image)
 
 
-def run_plot(*arguments, script=PROJECT / "plot.py"):
-    return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+def run_plot(*arguments, cwd=PROJECT):
+    command = [sys.executable, PROJECT / "plot.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
 def test_command_redraws_the_runs_it_is_given(tmp_path):
@@ -113,10 +113,9 @@ def test_command_redraws_the_runs_it_is_given(tmp_path):
 
 
 def test_command_redraws_all_finished_runs_by_default(tmp_path):
-    script = shutil.copy(PROJECT / "plot.py", tmp_path)
     run_dirs = [long_run(tmp_path / "results" / name) for name in "ab"]
     (tmp_path / "results/unfinished").mkdir()
-    done = run_plot(script=script)
+    done = run_plot(cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     for run_dir in run_dirs:
         assert picture(run_dir).shape == (500, 1200, 3)
