@@ -12,7 +12,6 @@ import os
 for variable in [name for name in os.environ if name.startswith("KERAS_")]:
     del os.environ[variable]
 os.environ["KERAS_HOME"] = os.devnull
-os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from keras import Input, Sequential  # noqa: E402
 from keras.layers import (  # noqa: E402
