@@ -71,7 +71,7 @@ def plot_accuracy(run_dir):
             )
             axes.set_xlabel("epoch")
             axes.set_ylabel("accuracy")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         last = min(accuracy[-1] for accuracy in curves.values())
         axes.set_ylim(min(0.98, last - 0.01), 1)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
