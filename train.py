@@ -341,12 +341,14 @@ def show_progress(history, epochs, epochs_after):
 
 
 def processor():
-    """Return the name of the processor, on which the last bits of a result depend."""
+    """Return the processor and how many cores may be used: a result's last bits depend on both."""
+    name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+                name = line.partition(":")[2].strip()
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores left by taskset or Slurm
+    return f"{name}, {len(affinity(0)) if affinity else os.cpu_count()} cores"
 
 
 # The state of an unfinished run

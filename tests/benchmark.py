@@ -108,7 +108,7 @@ def main():
             rate = results[name, way][-1]["training"]
             print(f"round {i + 1}: {name} {way} {rate:.0f}", file=sys.stderr)
 
-    print(f"{processor()}, {os.cpu_count()} cores, {ROUNDS} rounds\n")
+    print(f"{processor()}, {ROUNDS} rounds\n")
     print(
         "| model | way | images/s: median (range) | ratio | s/epoch | h/100 epochs "
         "| rest of an epoch, s: median (range) | peak memory, MB |"

@@ -48,6 +48,7 @@ def test_both_models_by_default(tmp_path):
         assert metrics["python"] == platform.python_version()
         for package in ("tensorflow", "keras", "numpy"):
             assert metrics[package] == version(package)
+        assert metrics["processor"] == train.processor()
         seconds = np.mean([float(row.split(",")[-1]) for row in rows])
         assert metrics["seconds_per_epoch"] == pytest.approx(seconds, abs=0.002)
         assert metrics["images_per_second"] == pytest.approx(400 / seconds, rel=0.01)
@@ -137,6 +138,13 @@ def test_broken_dataset_ends_a_run_with_one_line(tmp_path):
     )
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
     assert b"mnist.npz is truncated" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
+def test_processor_counts_the_cores_that_may_be_used():
+    code = "import os, train; os.sched_setaffinity(0, {0}); print(train.processor())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True)
+    assert done.stdout.endswith(b", 1 cores\n") and done.stdout[:1].isalnum()
 
 
 # The same seed gives the same run, another seed another
