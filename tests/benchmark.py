@@ -1,6 +1,6 @@
 """Compare the speed of the post's way of training with the project's; run by hand.
 
-`python tests/benchmark.py` takes about fifteen minutes and prints a table. It alternates
+`python tests/benchmark.py` takes about ten minutes and prints a table. It alternates
 between the ways, each in a process of its own, on the first images of MNIST. The post's way
 is a plain `model.fit` under TensorFlow's defaults, the project's is `train.fit`. The first of
 two epochs, which traces the graph, is not counted.

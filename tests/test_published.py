@@ -1,0 +1,111 @@
+"""The runs published in results/ are what they say: their models, figures, plots and the README.
+
+Whoever runs the 100 epochs of seed 0 replaces them; `git checkout results` brings them back.
+"""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import keras
+import matplotlib.image
+import numpy as np
+import post
+import pytest
+from runs import PROJECT, RESULT_FILES, history_of
+
+import plot
+import train
+from data import load_mnist
+
+README = (PROJECT / "README.md").read_text()
+RESULTS = PROJECT / "results"
+
+
+@pytest.fixture(scope="module", params=post.SUMMARY)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def run_dir(name):
+    run_dir = RESULTS / f"{name}-100epochs-seed0"
+    if not (run_dir / "metrics.json").exists():
+        pytest.skip("not published yet: its training is not over")  # goes once both are there
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def metrics(run_dir):
+    return json.loads((run_dir / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def history(run_dir):
+    with open(run_dir / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_is_the_posts_run_on_the_pinned_versions(name, run_dir, metrics, history):
+    assert {path.name for path in run_dir.iterdir()} >= RESULT_FILES
+    assert (metrics["model"], metrics["seed"]) == (name, 0)
+    assert (metrics["epochs"], metrics["parameters"]) == (post.EPOCHS, post.PARAMETERS[name][0])
+    assert [row["epoch"] for row in history] == [str(epoch) for epoch in range(1, 101)]
+    seconds = np.median([float(row["seconds"]) for row in history])
+    assert metrics["seconds_per_epoch"] == pytest.approx(seconds, abs=0.001)
+    requirements = (PROJECT / "requirements.txt").read_text()
+    for package in ("tensorflow", "keras", "numpy"):
+        assert f"{package}=={metrics[package]}" in requirements
+
+
+def test_model_has_the_accuracies_of_its_run(run_dir, metrics, history):
+    """Exactly where it was trained; another processor's rounding may move an image or two."""
+    model = keras.models.load_model(run_dir / "model.keras")
+    (X_train, y_train), (X_test, y_test) = load_mnist()
+    n = train.training_images(X_train)
+    images = 0 if train.processor() == metrics["processor"] else 2.1
+    _, accuracy = model.evaluate(train.batches(X_test, y_test), verbose=0)
+    assert abs(accuracy - metrics["test_accuracy"]) <= images / len(X_test)
+    _, accuracy = model.evaluate(train.batches(X_train[n:], y_train[n:]), verbose=0)
+    assert abs(accuracy - float(history[-1]["val_accuracy"])) <= images / len(X_train[n:])
+
+
+def test_readme_has_the_figures_of_the_run(name, run_dir, metrics):
+    accuracy = metrics["test_accuracy"]
+    low, high = plot.interval(accuracy)
+    row = (
+        f"| {name} | {metrics['parameters']:,} | {post.TEST_ACCURACY[name]:.4f} "
+        f"| {accuracy:.4f} ({low:.4f} to {high:.4f}) | {metrics['seconds_per_epoch']:.0f} s |"
+    )
+    assert row in README.splitlines()
+    assert f"(results/{run_dir.name}/accuracy.png)" in README
+
+
+@pytest.mark.skipif(
+    not all((RESULTS / run / "metrics.json").exists() for run in plot.PUBLISHED),
+    reason="not published yet: the training is not over",
+)
+def test_plots_are_drawn_from_the_published_figures(tmp_path):
+    shutil.copytree(RESULTS, tmp_path / "results")
+    subprocess.run([sys.executable, PROJECT / "plot.py"], cwd=tmp_path, check=True)
+    for picture in ("comparison.png", *(f"{run}/accuracy.png" for run in plot.PUBLISHED)):
+        published, drawn = (
+            matplotlib.image.imread(results / picture)
+            for results in (RESULTS, tmp_path / "results")
+        )
+        assert np.mean(np.abs(published - drawn)) < 1e-4
+    assert "(results/comparison.png)" in README
+
+
+@pytest.mark.slow
+def test_first_epochs_are_what_the_code_gives_now(name, run_dir, metrics, tmp_path):
+    """Six minutes for both. Skipped on other versions, processors and numbers of cores."""
+    here = {**train.run_settings(name, 0), "numpy": np.__version__, "processor": train.processor()}
+    differences = {key: here[key] for key in here if here[key] != metrics[key]}
+    if differences:
+        pytest.skip(f"bit for bit only where it was trained; different here: {differences}")
+    command = [sys.executable, PROJECT / "train.py", name, "--epochs", "2", "--output", tmp_path]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert history_of(tmp_path / f"{name}-2epochs-seed0") == history_of(run_dir)[:2]
