@@ -148,9 +148,9 @@ def plot_test_accuracies(axes, runs):
     axes.legend(loc="lower right")
 
 
-def plot_curve(axes, epochs, accuracy, label, **style):
+def plot_curve(axes, epochs, accuracy, label):
     """Draw an accuracy over the epochs; that of a single epoch as a point."""
-    axes.plot(epochs, accuracy, label=label, marker="o" if len(epochs) == 1 else None, **style)
+    axes.plot(epochs, accuracy, label=label, marker="o" if len(epochs) == 1 else None)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 

@@ -3,8 +3,6 @@
 Whoever runs the 100 epochs of seed 0 replaces them; `git checkout results` brings them back.
 """
 
-import csv
-import json
 import shutil
 import subprocess
 import sys
@@ -39,21 +37,20 @@ def run_dir(name):
 
 @pytest.fixture(scope="module")
 def metrics(run_dir):
-    return json.loads((run_dir / "metrics.json").read_text())
+    return plot.read_run(run_dir)[0]
 
 
 @pytest.fixture(scope="module")
 def history(run_dir):
-    with open(run_dir / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    return plot.read_run(run_dir)[1]
 
 
 def test_it_is_the_posts_run_on_the_pinned_versions(name, run_dir, metrics, history):
     assert {path.name for path in run_dir.iterdir()} >= RESULT_FILES
     assert (metrics["model"], metrics["seed"]) == (name, 0)
     assert (metrics["epochs"], metrics["parameters"]) == (post.EPOCHS, post.PARAMETERS[name][0])
-    assert [row["epoch"] for row in history] == [str(epoch) for epoch in range(1, 101)]
-    seconds = np.median([float(row["seconds"]) for row in history])
+    assert history["epoch"] == list(range(1, 101))
+    seconds = np.median(history["seconds"])
     assert metrics["seconds_per_epoch"] == pytest.approx(seconds, abs=0.001)
     requirements = (PROJECT / "requirements.txt").read_text()
     for package in ("tensorflow", "keras", "numpy"):
@@ -69,7 +66,7 @@ def test_model_has_the_accuracies_of_its_run(run_dir, metrics, history):
     _, accuracy = model.evaluate(train.batches(X_test, y_test), verbose=0)
     assert abs(accuracy - metrics["test_accuracy"]) <= images / len(X_test)
     _, accuracy = model.evaluate(train.batches(X_train[n:], y_train[n:]), verbose=0)
-    assert abs(accuracy - float(history[-1]["val_accuracy"])) <= images / len(X_train[n:])
+    assert abs(accuracy - history["val_accuracy"][-1]) <= images / len(X_train[n:])
 
 
 def test_readme_has_the_figures_of_the_run(name, run_dir, metrics):
