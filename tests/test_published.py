@@ -17,6 +17,7 @@ from runs import PROJECT, RESULT_FILES, history_of
 import plot
 import train
 from data import load_mnist
+from models import MODELS
 
 README = (PROJECT / "README.md").read_text()
 RESULTS = PROJECT / "results"
@@ -59,7 +60,7 @@ def test_it_is_the_posts_run_on_the_pinned_versions(name, run_dir, metrics, hist
 
 def test_model_has_the_accuracies_of_its_run(run_dir, metrics, history):
     """Exactly where it was trained; another processor's rounding may move an image or two."""
-    model = keras.models.load_model(run_dir / "model.keras")
+    model = load_model(run_dir / "model.keras", metrics)
     (X_train, y_train), (X_test, y_test) = load_mnist()
     n = train.training_images(X_train)
     images = 0 if train.processor() == metrics["processor"] else 2.1
@@ -67,6 +68,15 @@ def test_model_has_the_accuracies_of_its_run(run_dir, metrics, history):
     assert abs(accuracy - metrics["test_accuracy"]) <= images / len(X_test)
     _, accuracy = model.evaluate(train.batches(X_train[n:], y_train[n:]), verbose=0)
     assert abs(accuracy - history["val_accuracy"][-1]) <= images / len(X_train[n:])
+
+
+def load_model(path, metrics):
+    """Load it all, or on another Keras (3.12.4 rejects the layers of 3.15.1) its weights."""
+    if keras.__version__ == metrics["keras"]:
+        return keras.models.load_model(path)
+    model = MODELS[metrics["model"]]()
+    model.load_weights(path)
+    return model
 
 
 def test_readme_has_the_figures_of_the_run(name, run_dir, metrics):
@@ -92,7 +102,8 @@ def test_plots_are_drawn_from_the_published_figures(tmp_path):
             matplotlib.image.imread(results / picture)
             for results in (RESULTS, tmp_path / "results")
         )
-        assert np.mean(np.abs(published - drawn)) < 1e-4
+        # 1.2e-5 or more if one accuracy is moved by 0.0001; 0 where they were drawn
+        assert np.mean(np.abs(published - drawn)) < 1e-5
     assert "(results/comparison.png)" in README
 
 
