@@ -20,6 +20,7 @@ from data import load_mnist
 from models import MODELS
 
 README = (PROJECT / "README.md").read_text()
+PROSE = " ".join(README.split())  # wherever its lines break
 RESULTS = PROJECT / "results"
 
 
@@ -34,13 +35,18 @@ def run_dir(name):
 
 
 @pytest.fixture(scope="module")
-def metrics(run_dir):
-    return plot.read_run(run_dir)[0]
+def run(run_dir):
+    return plot.read_run(run_dir)
 
 
 @pytest.fixture(scope="module")
-def history(run_dir):
-    return plot.read_run(run_dir)[1]
+def metrics(run):
+    return run[0]
+
+
+@pytest.fixture(scope="module")
+def history(run):
+    return run[1]
 
 
 def test_it_is_the_posts_run_on_the_pinned_versions(name, run_dir, metrics, history):
@@ -79,6 +85,7 @@ def load_model(path, metrics):
 def test_readme_has_the_figures_of_the_run(name, run_dir, metrics):
     accuracy = metrics["test_accuracy"]
     low, high = plot.interval(accuracy)
+    assert low < post.TEST_ACCURACY[name] < high  # as the README says
     row = (
         f"| {name} | {metrics['parameters']:,} | {post.TEST_ACCURACY[name]:.4f} "
         f"| {accuracy:.4f} ({low:.4f} to {high:.4f}) | {metrics['seconds_per_epoch']:.0f} s |"
@@ -88,27 +95,22 @@ def test_readme_has_the_figures_of_the_run(name, run_dir, metrics):
 
 
 def test_readme_tells_how_the_training_went(name, history):
-    text = " ".join(README.split())
     accuracy = np.array(history["val_accuracy"])
-    falls = np.nonzero(np.diff(accuracy) <= -0.005)[0] + 1
+    falls = np.nonzero(np.diff(accuracy) <= -0.005)[0] + 1  # indices: epochs count from 1
     assert (accuracy[falls + 1] > accuracy[falls - 1] - 0.0005).all()
     *epochs, last = falls + 1
-    assert f"{', '.join(map(str, epochs))} and {last} of `{name}`" in text
+    assert f"{', '.join(map(str, epochs))} and {last} of `{name}`" in PROSE
     end = accuracy[50:]
-    assert f"`{name}` {np.median(end):.4f} ({end.min():.4f} to {end.max():.4f})" in text
+    assert f"`{name}` {np.median(end):.4f} ({end.min():.4f} to {end.max():.4f})" in PROSE
 
 
 def test_readme_compares_the_two_runs():
-    runs = [plot.read_run(RESULTS / run)[0] for run in plot.PUBLISHED]
-    text = " ".join(README.split())
+    runs = [plot.read_run(RESULTS / run_dir)[0] for run_dir in plot.PUBLISHED]
     for key, sentence in (
         ("test_accuracy", "Of the 10,000 test images {1} instead of {0} are wrong"),
         ("post_test_accuracy", "in the post, {1} instead of {0}"),
     ):
-        assert sentence.format(*(round(10_000 * (1 - run[key])) for run in runs)) in text
-    for run in runs:
-        low, high = plot.interval(run["test_accuracy"])
-        assert low < post.TEST_ACCURACY[run["model"]] < high  # as it says
+        assert sentence.format(*(round(10_000 * (1 - metrics[key])) for metrics in runs)) in PROSE
 
 
 def test_plots_are_drawn_from_the_published_figures(tmp_path):
