@@ -1,20 +1,12 @@
 """The post's two networks, layer by layer.
 
-The post builds them with one `model.add` a layer; here each line of a list is one
-step of the post, in the post's order.
+Each line of a list is one `model.add` of the post, in the post's order, and one row of
+`model.summary()`. The post repeats the arguments of its convolutions in every line; here they
+stand once, in `conv_3x3` and `conv_1x1`.
 """
 
-import os
-
-# The networks are the same whatever a user's own settings say: Keras is shown no keras.json
-# (another backend, channels_first, float16 or another epsilon would change them) and none of
-# the KERAS_ variables (KERAS_MAX_EPOCHS would cut a run short).
-for variable in [name for name in os.environ if name.startswith("KERAS_")]:
-    del os.environ[variable]
-os.environ["KERAS_HOME"] = os.devnull
-
-from keras import Input, Sequential  # noqa: E402
-from keras.layers import (  # noqa: E402
+from keras import Input, Sequential
+from keras.layers import (
     Activation,
     BatchNormalization,
     Conv2D,
@@ -23,9 +15,89 @@ from keras.layers import (  # noqa: E402
     Flatten,
     MaxPooling2D,
 )
-from keras.optimizers import Adam  # noqa: E402
+from keras.optimizers import Adam
 
-INPUT_SHAPE = (28, 28, 1)
+
+def deep_cnn_advanced():
+    """Build the post's "Deep CNN - 2": He initialization, batch normalization, dropout.
+
+    Returns:
+        A compiled `keras.Sequential` of 137,510 parameters, 136,910 of them trainable.
+        Input: images (n, 28, 28, 1), pixels 0 to 255. Output: float32 (n, 10), the
+        probabilities of the digits.
+    """
+    layers = [
+        Input(shape=(28, 28, 1)),
+        conv_3x3(),
+        BatchNormalization(),
+        Activation("relu"),
+        conv_3x3(),
+        BatchNormalization(),
+        Activation("relu"),
+        MaxPooling2D(pool_size=(2, 2)),
+        conv_3x3(),
+        BatchNormalization(),
+        Activation("relu"),
+        conv_3x3(),
+        BatchNormalization(),
+        Activation("relu"),
+        MaxPooling2D(pool_size=(2, 2)),
+        conv_3x3(),
+        BatchNormalization(),
+        Activation("relu"),
+        conv_3x3(),
+        BatchNormalization(),
+        Activation("relu"),
+        MaxPooling2D(pool_size=(2, 2)),
+        Flatten(),
+        Dense(50, activation="relu", kernel_initializer="he_normal"),
+        Dropout(0.5),
+        Dense(10, activation="softmax", kernel_initializer="he_normal"),
+    ]
+    return compiled(Sequential(layers, name="deep_cnn_advanced"))
+
+
+def deep_cnn_advanced_nin():
+    """Build the post's "Deep CNN - 3": the same with 1x1 convolutions (network in network).
+
+    Returns:
+        A compiled `keras.Sequential` of 87,135 parameters, 86,785 of them trainable.
+        Input and output as of `deep_cnn_advanced`.
+    """
+    layers = [
+        Input(shape=(28, 28, 1)),
+        conv_3x3(),
+        BatchNormalization(),
+        Activation("relu"),
+        conv_3x3(),
+        conv_1x1(),
+        BatchNormalization(),
+        Activation("relu"),
+        MaxPooling2D(pool_size=(2, 2)),
+        conv_3x3(),
+        conv_1x1(),
+        BatchNormalization(),
+        Activation("relu"),
+        conv_3x3(),
+        conv_1x1(),
+        BatchNormalization(),
+        Activation("relu"),
+        MaxPooling2D(pool_size=(2, 2)),
+        conv_3x3(),
+        conv_1x1(),
+        BatchNormalization(),
+        Activation("relu"),
+        conv_3x3(),
+        conv_1x1(),
+        BatchNormalization(),
+        Activation("relu"),
+        MaxPooling2D(pool_size=(2, 2)),
+        Flatten(),
+        Dense(50, activation="relu", kernel_initializer="he_normal"),
+        Dropout(0.5),
+        Dense(10, activation="softmax", kernel_initializer="he_normal"),
+    ]
+    return compiled(Sequential(layers, name="deep_cnn_advanced_nin"))
 
 
 def conv_3x3():
@@ -48,73 +120,6 @@ def conv_1x1():
         padding="valid",
         kernel_initializer="he_normal",
     )
-
-
-def bn_relu():
-    """Return batch normalization and the ReLU that follows it."""
-    return [BatchNormalization(), Activation("relu")]
-
-
-def max_pooling():
-    """Return the post's pooling: height and width are halved, rounded down."""
-    return MaxPooling2D(pool_size=(2, 2))
-
-
-def dense_layers():
-    """Return the post's last layers: 50 neurons with dropout, then the 10 classes."""
-    return [
-        Flatten(),
-        Dense(50, activation="relu", kernel_initializer="he_normal"),
-        Dropout(0.5),
-        Dense(10, activation="softmax", kernel_initializer="he_normal"),
-    ]
-
-
-def deep_cnn_advanced():
-    """Build the post's "Deep CNN - 2": He initialization, batch normalization, dropout.
-
-    Returns:
-        A compiled `keras.Sequential` of 137,510 parameters, 136,910 of them trainable.
-        Input: images (n, 28, 28, 1), pixels 0 to 255. Output: float32 (n, 10), the
-        probabilities of the digits.
-    """
-    layers = [
-        Input(shape=INPUT_SHAPE),
-        *(conv_3x3(), *bn_relu()),
-        *(conv_3x3(), *bn_relu()),
-        max_pooling(),
-        *(conv_3x3(), *bn_relu()),
-        *(conv_3x3(), *bn_relu()),
-        max_pooling(),
-        *(conv_3x3(), *bn_relu()),
-        *(conv_3x3(), *bn_relu()),
-        max_pooling(),
-        *dense_layers(),
-    ]
-    return compiled(Sequential(layers, name="deep_cnn_advanced"))
-
-
-def deep_cnn_advanced_nin():
-    """Build the post's "Deep CNN - 3": the same with 1x1 convolutions (network in network).
-
-    Returns:
-        A compiled `keras.Sequential` of 87,135 parameters, 86,785 of them trainable.
-        Input and output as of `deep_cnn_advanced`.
-    """
-    layers = [
-        Input(shape=INPUT_SHAPE),
-        *(conv_3x3(), *bn_relu()),
-        *(conv_3x3(), conv_1x1(), *bn_relu()),
-        max_pooling(),
-        *(conv_3x3(), conv_1x1(), *bn_relu()),
-        *(conv_3x3(), conv_1x1(), *bn_relu()),
-        max_pooling(),
-        *(conv_3x3(), conv_1x1(), *bn_relu()),
-        *(conv_3x3(), conv_1x1(), *bn_relu()),
-        max_pooling(),
-        *dense_layers(),
-    ]
-    return compiled(Sequential(layers, name="deep_cnn_advanced_nin"))
 
 
 def compiled(model):

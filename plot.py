@@ -1,7 +1,7 @@
-"""Draw the accuracy of runs from their `history.csv` and `metrics.json`.
+"""The files of finished runs, written and read, and the plots drawn from them.
 
-`python plot.py [RUN_DIR ...]` redraws `accuracy.png` in the named run directories; without
-one, in all of `results/`, and `results/comparison.png` of the two published runs.
+`python plot.py [DIR ...]` redraws `accuracy.png` of the runs in each directory (default:
+`results`), and its `comparison.png` where the post's two runs are in it.
 """
 
 import argparse
@@ -17,34 +17,80 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-RESULTS = Path("results")
-PUBLISHED = ("deep_cnn_advanced-100epochs-seed0", "deep_cnn_advanced_nin-100epochs-seed0")
+POST_RUNS = ("deep_cnn_advanced-100epochs-seed0", "deep_cnn_advanced_nin-100epochs-seed0")
 TEST_IMAGES = 10_000
 
 
-def main():
+def main(argv=None):
     """Redraw the plots that the command line asks for."""
-    parser = argparse.ArgumentParser("plot.py", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("plot.py", description="Redraw the plots of finished runs.")
     parser.add_argument(
-        "run_dirs",
-        metavar="RUN_DIR",
+        "directories",
+        metavar="DIR",
         nargs="*",
         type=Path,
-        help="a run directory (default: all finished runs of results/, and their comparison)",
+        default=[Path("results")],
+        help="the directory of a run, or one with several of them (default: results)",
     )
-    run_dirs = parser.parse_args().run_dirs
-    for run_dir in run_dirs or sorted(path.parent for path in RESULTS.glob("*/metrics.json")):
-        draw(plot_accuracy, run_dir)
-    if not run_dirs and all((RESULTS / name / "metrics.json").exists() for name in PUBLISHED):
-        draw(plot_comparison, RESULTS)
+    for directory in parser.parse_args(argv).directories:
+        if (directory / "metrics.json").exists():
+            run_dirs = [directory]
+        else:
+            run_dirs = sorted(path.parent for path in directory.glob("*/metrics.json"))
+        if not run_dirs:
+            sys.exit(f"plot.py: there is no finished run in {directory}")
+        for run_dir in run_dirs:
+            draw(plot_accuracy, run_dir)
+        if {run_dir.name for run_dir in run_dirs}.issuperset(POST_RUNS):
+            draw(plot_comparison, directory)
 
 
 def draw(plot, directory):
     """Call `plot` and print which file it wrote, or end the program with one line."""
     try:
-        print(plot(directory))
-    except (OSError, ValueError, KeyError) as error:
+        picture = plot(directory)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         sys.exit(f"plot.py: cannot draw the results in {directory}: {error}")
+    print(picture)
+
+
+# The files of a run
+
+
+def write_run(run_dir, metrics, history):
+    """Write `metrics.json` and `history.csv` into `run_dir`.
+
+    Args:
+        run_dir: the `Path` of a directory.
+        metrics: a dict for JSON.
+        history: a list of one dict an epoch, all with the same keys.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    with open(run_dir / "history.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_run(run_dir):
+    """Return the metrics of a run, and its history as one list of numbers a column.
+
+    Raises:
+        OSError: a file of the run cannot be read.
+        ValueError, KeyError, TypeError: a file of the run is not what `write_run` wrote.
+    """
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    text = (run_dir / "history.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    if len(rows) != metrics["epochs"] or not text.endswith("\n"):
+        raise ValueError(f"history.csv is not whole: {len(rows)} lines, {metrics['epochs']} epochs")
+    return metrics, {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+# The plots
 
 
 def plot_accuracy(run_dir):
@@ -62,7 +108,7 @@ def plot_accuracy(run_dir):
 
     Raises:
         OSError: a file of the run cannot be read, or the plot not be written.
-        ValueError, KeyError: a file of the run is not what `train.py` writes.
+        ValueError, KeyError, TypeError: as `read_run`.
     """
     metrics, history = read_run(run_dir)
     curves = {"training": history["accuracy"], "validation": history["val_accuracy"]}
@@ -86,7 +132,7 @@ def plot_accuracy(run_dir):
 
 
 def plot_comparison(results):
-    """Draw `comparison.png` in `results`, 1200 x 500 pixels, of the two published runs in it.
+    """Draw `comparison.png` in `results`, 1200 x 500 pixels, of the post's two runs in it.
 
     On the left the validation accuracy over the epochs; on the right the test accuracy, with
     its 95 % interval, over the number of parameters, beside the post's. Both from 0.98 to 1.00.
@@ -96,7 +142,7 @@ def plot_comparison(results):
 
     Returns, Raises: as `plot_accuracy`.
     """
-    runs = [read_run(results / name) for name in PUBLISHED]
+    runs = [read_run(results / name) for name in POST_RUNS]
     large, small = (metrics for metrics, _ in runs)
     share = f"{100 * small['parameters'] / large['parameters']:.0f} % of the parameters"
 
@@ -155,14 +201,6 @@ def plot_curve(axes, epochs, accuracy, label):
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
-def read_run(run_dir):
-    """Return the metrics of a run, and its history as one list of numbers a column."""
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    with open(run_dir / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return metrics, {name: [float(row[name]) for row in rows] for name in rows[0]}
-
-
 def interval(accuracy):
     """Return the 95 % confidence interval of an accuracy on the 10,000 test images (Wilson's)."""
     n, z = TEST_IMAGES, NormalDist().inv_cdf(0.975)
@@ -172,4 +210,8 @@ def interval(accuracy):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        with sys.stdout:  # closed here, a full disk or a closed pipe under it is told here
+            main()
+    except OSError as error:
+        sys.exit(f"plot.py: cannot print: {error.strerror}")

@@ -1,19 +1,47 @@
-"""The setting of all tests; importing models first keeps the user's keras.json out."""
+"""The setting of all tests: TensorFlow as a run starts it, before any test imports keras."""
 
-import os
-
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+import shutil
+from unittest import mock
 
 import pytest
-from runs import NIN, run_small
 
-import models  # noqa: F401  before any test imports keras
+import train
+
+train.start_tensorflow()
+
+from runs import NIN, run_main  # noqa: E402  it imports keras
 
 
 @pytest.fixture(scope="session")
-def three_epochs(tmp_path_factory):
-    """The directory of a run of three epochs that nothing has interrupted."""
-    output = tmp_path_factory.mktemp("three_epochs")
-    code, _, errors = run_small(NIN, "--epochs", 3, "--output", output)
+def trained(tmp_path_factory):
+    """A directory with a run of three epochs and, as state-N.npz, its state after each."""
+    output = tmp_path_factory.mktemp("trained")
+
+    def write_and_copy(path, state):
+        write_state(path, state)
+        shutil.copy(path, output / f"state-{len(state.history)}.npz")
+
+    write_state = train.write_state
+    with mock.patch.object(train, "write_state", write_and_copy):
+        code, _, errors = run_main(NIN, "--epochs", 3, "--output", output)
     assert (code, errors) == (0, "")
-    return output / f"{NIN}-3epochs-seed0"
+    return output
+
+
+@pytest.fixture(scope="session")
+def three_epochs(trained):
+    """The directory of a run of three epochs that nothing has interrupted."""
+    return trained / f"{NIN}-3epochs-seed0"
+
+
+@pytest.fixture
+def interrupted(trained, tmp_path):
+    """Return a function that makes the state of that run, interrupted after an epoch."""
+
+    def make(epoch=1, epochs=3):
+        run = train.Run(NIN, epochs, 0, tmp_path / f"{NIN}-{epochs}epochs-seed0")
+        run.unfinished.mkdir()
+        shutil.copy(trained / f"state-{epoch}.npz", run.state_file)
+        return run
+
+    return make

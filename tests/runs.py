@@ -1,13 +1,18 @@
-"""Not a test: starts runs as a user does, in processes of their own, and compares them."""
+"""Not a test: starts runs on few images, in this process or in one of their own, and compares."""
 
+import contextlib
 import csv
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
-import keras
 import numpy as np
+
+import train
+from data import load_mnist
 
 TESTS = Path(__file__).parent
 PROJECT = TESTS.parent
@@ -15,36 +20,53 @@ NIN = "deep_cnn_advanced_nin"
 RESULT_FILES = {"accuracy.png", "history.csv", "metrics.json", "model.keras"}
 
 
-def start_small(*arguments, env=None, **options):
-    """Start train_small.py; its output is read from the pipes of the process returned."""
-    command = [sys.executable, TESTS / "train_small.py", *arguments]
+def load_few():
+    """Return the first 625 training images, for ten batches an epoch, and 200 test images."""
+    (X_train, y_train), (X_test, y_test) = load_mnist()
+    return (X_train[:625], y_train[:625]), (X_test[:200], y_test[:200])
+
+
+def run_main(*arguments):
+    """Run train.main on few images: exit code, standard output, standard error."""
+    code, output, errors = 0, io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(train, "load_mnist", load_few),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            train.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+            if isinstance(code, str):  # as Python does it at its end
+                print(code, file=errors)
+                code = 1
+    return code, output.getvalue(), errors.getvalue()
+
+
+def environment(**more):
+    """Return this process's environment without the settings that a run makes for itself."""
+    own = {name: os.environ[name] for name in os.environ if not name.startswith(("KERAS_", "TF_"))}
+    return own | more
+
+
+def start(script, *arguments, env=None, **options):
+    """Start a script of the project; its output is read from the pipes of the process returned."""
+    command = [sys.executable, PROJECT / script, *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
         [str(part) for part in command],
-        env={**os.environ, **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        env=environment(**(env or {})),
         text=True,
-        **options,
+        **pipes | options,
     )
 
 
-def run_small(*arguments, **options):
-    """Run train_small.py to its end: exit code, standard output, standard error."""
-    process = start_small(*arguments, **options)
+def run(script, *arguments, **options):
+    """Run a script of the project to its end: exit code, standard output, standard error."""
+    process = start(script, *arguments, **options)
     output, errors = process.communicate(timeout=600)
     return process.returncode, output, errors
-
-
-def stop_after_epoch(epoch, *arguments, signal, **options):
-    """Start a run and send it `signal` once `epoch` is over; as `run_small` otherwise."""
-    process = start_small(*arguments, **options)
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith(f"Epoch {epoch}/"):
-            process.send_signal(signal)
-    process.wait(timeout=600)
-    return process.returncode, "".join(lines), process.stderr.read()
 
 
 def history_of(run_dir):
@@ -58,8 +80,10 @@ def history_of(run_dir):
 
 def variables_of(run_dir):
     """Return the values of all variables of a run's model, the optimizer's included."""
+    import keras
+
     model = keras.models.load_model(run_dir / "model.keras")
-    return [np.asarray(variable) for variable in model.weights + model.optimizer.variables]
+    return [variable.value.numpy() for variable in model.weights + model.optimizer.variables]
 
 
 def same_run(one, other):

@@ -1,10 +1,11 @@
-"""The data is MNIST, shaped as in the post, and a broken file is told in one line."""
+"""The data is MNIST, shaped and fed as in the post; a broken file is told in one line."""
 
 import hashlib
 
 import numpy as np
 import post
 import pytest
+import tensorflow as tf
 
 import data
 
@@ -90,3 +91,59 @@ def test_altered_file(tmp_path, monkeypatch, longer):
     with pytest.raises(ValueError) as error:
         data.load_mnist()
     assert_one_line_with(error, str(path), "altered", "SHA-256", data.MNIST_SHA256)
+
+
+# The batches
+
+
+def orders(n, seed, epochs):
+    """Return the order of n samples in each of the epochs."""
+    indices = np.arange(n)
+    batches = list(data.shuffled_batches(indices, indices, seed, epochs))
+    sizes = [min(50, n - start) for start in range(0, n, 50)]
+    assert [len(X) for X, _ in batches] == sizes * len(epochs)
+    for X, y in batches:
+        assert np.array_equal(X, y)
+    return np.concatenate([X for X, _ in batches]).reshape(len(epochs), n).tolist()
+
+
+def test_every_epoch_has_a_new_order_of_all_samples():
+    found = orders(120, 0, range(5))
+    for order in found:
+        assert sorted(order) == list(range(120))
+    assert len({tuple(order) for order in [*found, range(120)]}) == 6
+
+
+def test_order_follows_from_seed_and_epoch_alone():
+    found = orders(120, 0, range(5))
+    assert found == orders(120, 0, range(5))
+    assert found[3:] == orders(120, 0, range(3, 5))
+
+
+def test_no_two_pairs_of_seed_and_epoch_share_an_order():
+    seeds = [0, 1, 2, 3, 2**31, 2**32 - 1]
+    found = [tuple(order) for seed in seeds for order in orders(60, seed, range(4))]
+    assert len(set(found)) == len(seeds) * 4
+
+
+def test_images_stay_uint8():
+    images = np.zeros((60, 28, 28, 1), np.uint8)
+    labels = np.zeros((60, 10), np.float32)
+    train_spec = data.shuffled_batches(images, labels, 0, range(1)).element_spec
+    for spec in (train_spec, data.batches(images, labels).element_spec):
+        assert [part.dtype for part in spec] == [tf.uint8, tf.float32]
+
+
+def test_batches_keep_their_own_order():
+    samples = np.arange(250)
+    found = list(data.batches(samples, samples))
+    assert [len(X) for X, _ in found] == [100, 100, 50]
+    assert np.concatenate([X for X, _ in found]).tolist() == list(range(250))
+
+
+@pytest.mark.parametrize("n", [60_000, 625, 7])
+def test_the_last_fifth_is_for_validation(n):
+    """As Keras splits it: at int(n * (1 - 0.2))."""
+    (X, y), (X_validation, y_validation) = data.split(np.arange(n), np.arange(n))
+    assert (len(X), len(X_validation)) == (int(n * 0.8), n - int(n * 0.8))
+    assert [*X, *X_validation] == [*y, *y_validation] == list(range(n))

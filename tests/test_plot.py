@@ -1,16 +1,16 @@
 """The plots are real pictures of a run, drawn without TensorFlow."""
 
 import json
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from post import PARAMETERS
-from runs import PROJECT
+from runs import PROJECT, run
 
 import plot
 
@@ -20,8 +20,12 @@ LEFT, RIGHT = np.s_[:430, :600], np.s_[:430, 600:]
 
 def write_run(run_dir, accuracy, val_accuracy, **more_metrics):
     run_dir.mkdir(parents=True, exist_ok=True)
-    metrics = {"model": "deep_cnn_advanced", "seed": 0, "post_test_accuracy": 0.9942}
-    metrics.update(more_metrics)
+    metrics = {
+        "model": "deep_cnn_advanced",
+        "seed": 0,
+        "epochs": len(accuracy),
+        "post_test_accuracy": 0.9942,
+    } | more_metrics
     (run_dir / "metrics.json").write_text(json.dumps(metrics))
     rows = [
         f"{epoch},{a},0.1,{v},0.1,1.0"
@@ -46,6 +50,17 @@ def picture(directory, name="accuracy.png"):
 def rows_of(image, color):
     """Return the heights, in pixels from the top, at which `color` is found."""
     return np.nonzero(np.abs(image - color).max(axis=-1) < 0.02)[0]
+
+
+def black(panel):
+    return (panel < 0.3).all(axis=-1)
+
+
+def frame(panel):
+    """Return the pixels of the axes' frame: left, right, top, bottom."""
+    columns = np.nonzero(black(panel).mean(axis=0) > 0.7)[0]
+    rows = np.nonzero(black(panel).mean(axis=1) > 0.7)[0]
+    return columns[0], columns[-1], rows[0], rows[-1]
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +90,25 @@ def test_right_panel_zooms_in(image):
     assert distance(RIGHT) > 80 > 25 > distance(LEFT) > 5
 
 
-def test_posts_accuracy_is_a_line_through_both_panels(image):
-    for panel in (LEFT, RIGHT):
-        gray = (
-            np.abs(image[panel] - np.ptp(image[panel], axis=-1, keepdims=True)).max(axis=-1) < 0.8
+@pytest.mark.parametrize(("panel", "bottom"), [(LEFT, None), (RIGHT, 0.98)])
+def test_posts_accuracy_is_a_line_through_both_panels(panel, bottom, image, tmp_path):
+    """The rows of pixels that change with the post's accuracy: the line, and its legend below."""
+    run_dir = long_run(tmp_path)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    lines = []
+    for accuracy in (0.9942, 0.9842):
+        (run_dir / "metrics.json").write_text(
+            json.dumps(metrics | {"post_test_accuracy": accuracy})
         )
-        assert (gray.sum(axis=1) > 300).any()
+        plot.plot_accuracy(run_dir)
+        lines.append(picture(run_dir))
+    changed = np.abs(lines[0] - lines[1])[panel].max(axis=-1) > 0.1
+    rows = np.nonzero(changed.mean(axis=1) > 0.6)[0]
+    *_, top, end = frame(image[panel])
+    assert rows.min() > top and rows.max() < end
+    if bottom:
+        found = 1 - (1 - bottom) * (rows - top) / (end - top)
+        assert (found.max(), found.min()) == pytest.approx((0.9942, 0.9842), abs=0.0003)
 
 
 @pytest.mark.parametrize("accuracy", [0.93, 0.985])
@@ -101,14 +129,14 @@ def test_a_users_matplotlibrc_changes_nothing(image, tmp_path):
     assert np.array_equal(picture(run_dir), image)
 
 
-# The comparison of the published runs
+# The comparison of the post's two runs
 
 
 def write_published(results, post):
     """Write runs whose validation accuracy ends at 0.993 and 0.989, like the test accuracy."""
     epochs = np.arange(1, 101)
     for name, (parameters, _, _), end in zip(
-        plot.PUBLISHED, PARAMETERS.values(), (0.993, 0.989), strict=True
+        plot.POST_RUNS, PARAMETERS.values(), (0.993, 0.989), strict=True
     ):
         write_run(
             results / name,
@@ -126,17 +154,6 @@ def comparison(tmp_path_factory):
     write_published(results, post=0.983)
     assert plot.plot_comparison(results) == results / "comparison.png"
     return picture(results, "comparison.png")
-
-
-def black(panel):
-    return (panel < 0.3).all(axis=-1)
-
-
-def frame(panel):
-    """Return the pixels of the axes' frame: left, right, top, bottom."""
-    columns = np.nonzero(black(panel).mean(axis=0) > 0.7)[0]
-    rows = np.nonzero(black(panel).mean(axis=1) > 0.7)[0]
-    return columns[0], columns[-1], rows[0], rows[-1]
 
 
 def accuracy_at(panel, row):
@@ -180,47 +197,106 @@ def test_interval_is_wilsons(accuracy):
 # The command line
 
 
-def run_plot(*arguments, cwd=PROJECT):
-    command = [sys.executable, PROJECT / "plot.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+@pytest.fixture
+def main(tmp_path, monkeypatch, capsys):
+    """Return a function that calls plot.main in `tmp_path`: exit code or line, standard output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        code = 0
+        try:
+            plot.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().out.splitlines()
+
+    return run
 
 
-def test_command_redraws_the_runs_it_is_given(tmp_path):
+def test_command_redraws_the_runs_it_is_given(tmp_path, main):
     run_dirs = [long_run(tmp_path / name) for name in "ab"]
-    done = run_plot(*run_dirs)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [str(run_dir / "accuracy.png") for run_dir in run_dirs]
+    assert main(*run_dirs) == (0, [str(run_dir / "accuracy.png") for run_dir in run_dirs])
     for run_dir in run_dirs:
         assert picture(run_dir).shape == (500, 1200, 3)
 
 
-def test_command_redraws_all_finished_runs_by_default(tmp_path):
-    run_dirs = [long_run(tmp_path / "results" / name) for name in "ab"]
+def test_command_redraws_the_finished_runs_of_results_by_default(tmp_path, main):
+    """Not the published ones, a directory deeper: they are not the user's."""
+    for name in ("a", "b", "published/c", "d.unfinished/results"):
+        long_run(tmp_path / "results" / name)
     (tmp_path / "results/unfinished").mkdir()
-    done = run_plot(cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    for run_dir in run_dirs:
-        assert picture(run_dir).shape == (500, 1200, 3)
+    assert main() == (0, ["results/a/accuracy.png", "results/b/accuracy.png"])
+    assert len(list(tmp_path.rglob("*.png"))) == 2
 
 
-def test_command_draws_the_comparison_by_default_once_both_runs_are_there(tmp_path):
-    write_published(tmp_path / "results", post=0.99)
-    assert str(Path("results/comparison.png")) in run_plot(cwd=tmp_path).stdout
-    comparison = tmp_path / "results/comparison.png"
-    assert matplotlib.image.imread(comparison).shape[:2] == (500, 1200)
+def test_command_draws_the_comparison_where_the_posts_two_runs_are(tmp_path, main):
+    write_published(tmp_path / "published", post=0.99)
+    pictures = [f"published/{name}/accuracy.png" for name in plot.POST_RUNS]
+    assert main("published") == (0, [*pictures, "published/comparison.png"])
+    assert picture(tmp_path / "published", "comparison.png").shape == (500, 1200, 3)
 
-    comparison.unlink()
-    run_plot(tmp_path / "results" / plot.PUBLISHED[0], cwd=tmp_path)
-    (tmp_path / "results" / plot.PUBLISHED[1] / "metrics.json").unlink()
-    done = run_plot(cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert not comparison.exists()
+    assert main(tmp_path / "published" / plot.POST_RUNS[0])[0] == 0
+    (tmp_path / "published/comparison.png").unlink()
+    (tmp_path / "published" / plot.POST_RUNS[1] / "metrics.json").unlink()
+    assert main("published") == (0, pictures[:1])
+    assert not (tmp_path / "published/comparison.png").exists()
 
 
-def test_command_tells_what_is_no_run_in_one_line(tmp_path):
-    done = run_plot(tmp_path)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert str(tmp_path) in done.stderr
+@pytest.mark.parametrize("name", [None, "results", "results/empty"])
+def test_command_tells_in_one_line_where_no_run_is(name, tmp_path, main):
+    if name:
+        (tmp_path / name).mkdir(parents=True)
+    arguments = [name] if name else []
+    line = f"plot.py: there is no finished run in {name or 'results'}"
+    assert main(*arguments) == (line, [])
+
+
+DAMAGES = {
+    "no history": (("history.csv", None), "No such file"),
+    "empty history": (("history.csv", lambda text: ""), "history.csv is not whole: 0 lines"),
+    "history of a header": (("history.csv", lambda text: text.split()[0]), "not whole: 0 lines"),
+    "history cut after a line": (
+        ("history.csv", lambda text: "\n".join(text.split()[:51]) + "\n"),
+        "history.csv is not whole: 50 lines, 100 epochs",
+    ),
+    "history cut in a line": (("history.csv", lambda text: text[:2000]), "not whole"),
+    "history cut in the last number": (("history.csv", lambda text: text[:-2]), "not whole"),
+    "history of too few columns": (
+        ("history.csv", lambda text: text.replace(",0.1,1.0\n", "\n")), ""
+    ),
+    "history of other names": (("history.csv", lambda text: text.replace("acc", "x")), "accuracy"),
+    "history of words": (("history.csv", lambda text: text.replace("0.1", "high")), "high"),
+    "empty metrics": (("metrics.json", lambda text: ""), ""),
+    "metrics of a list": (("metrics.json", lambda text: "[]"), ""),
+    "metrics of nothing": (("metrics.json", lambda text: "{}"), "epochs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_command_tells_what_is_no_run_in_one_line(case, tmp_path, main):
+    (name, damage), part = DAMAGES[case]
+    path = long_run(tmp_path / "run") / name
+    if damage:
+        path.write_text(damage(path.read_text()))
+    else:
+        path.unlink()
+    line, output = main("run")
+    assert output == []
+    assert line.startswith("plot.py: cannot draw the results in run: ") and "\n" not in line
+    assert part in line
+    assert not (tmp_path / "run/accuracy.png").exists()
+
+
+@pytest.mark.parametrize("end", ["full disk", "closed pipe"])
+def test_command_that_cannot_print_ends_with_one_line(end, tmp_path):
+    long_run(tmp_path)
+    if end == "full disk":
+        output, reason = os.open("/dev/full", os.O_WRONLY), "No space left on device"
+    else:
+        (closed, output), reason = os.pipe(), "Broken pipe"
+        os.close(closed)
+    assert run("plot.py", tmp_path, stdout=output)[::2] == (1, f"plot.py: cannot print: {reason}\n")
+    os.close(output)
 
 
 def test_no_tensorflow():

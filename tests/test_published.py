@@ -1,11 +1,6 @@
-"""The runs published in results/ are what they say: their models, figures, plots and the README.
-
-Whoever runs the 100 epochs of seed 0 replaces them; `git checkout results` brings them back.
-"""
+"""The runs in results/published/ are what they say: models, figures, plots and the README."""
 
 import shutil
-import subprocess
-import sys
 
 import keras
 import matplotlib.image
@@ -13,15 +8,16 @@ import numpy as np
 import post
 import pytest
 from runs import PROJECT, RESULT_FILES, history_of
+from runs import run as run_script
 
 import plot
 import train
-from data import load_mnist
+from data import batches, load_mnist, split
 from models import MODELS
 
 README = (PROJECT / "README.md").read_text()
 PROSE = " ".join(README.split())  # wherever its lines break
-RESULTS = PROJECT / "results"
+PUBLISHED = PROJECT / "results/published"
 
 
 @pytest.fixture(scope="module", params=post.SUMMARY)
@@ -31,7 +27,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def run_dir(name):
-    return RESULTS / f"{name}-100epochs-seed0"
+    return PUBLISHED / f"{name}-100epochs-seed0"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +52,8 @@ def test_it_is_the_posts_run_on_the_pinned_versions(name, run_dir, metrics, hist
     assert history["epoch"] == list(range(1, 101))
     seconds = np.median(history["seconds"])
     assert metrics["seconds_per_epoch"] == pytest.approx(seconds, abs=0.001)
+    assert metrics["batch_size"] == post.BATCH_SIZE
+    assert metrics["validation_split"] == post.VALIDATION_SPLIT
     requirements = (PROJECT / "requirements.txt").read_text()
     for package in ("tensorflow", "keras", "numpy"):
         assert f"{package}=={metrics[package]}" in requirements
@@ -64,13 +62,15 @@ def test_it_is_the_posts_run_on_the_pinned_versions(name, run_dir, metrics, hist
 def test_model_has_the_accuracies_of_its_run(run_dir, metrics, history):
     """Exactly where it was trained; another processor's rounding may move an image or two."""
     model = load_model(run_dir / "model.keras", metrics)
-    (X_train, y_train), (X_test, y_test) = load_mnist()
-    n = train.training_images(X_train)
-    images = 0 if train.processor() == metrics["processor"] else 2.1
-    _, accuracy = model.evaluate(train.batches(X_test, y_test), verbose=0)
-    assert abs(accuracy - metrics["test_accuracy"]) <= images / len(X_test)
-    _, accuracy = model.evaluate(train.batches(X_train[n:], y_train[n:]), verbose=0)
-    assert abs(accuracy - history["val_accuracy"][-1]) <= images / len(X_train[n:])
+    train_set, test_set = load_mnist()
+    _, validation_set = split(*train_set)
+    images = 0 if [train.device()] == metrics["devices"] else 2.1
+    for (X, y), expected in (
+        (test_set, metrics["test_accuracy"]),
+        (validation_set, history["val_accuracy"][-1]),
+    ):
+        _, accuracy = model.evaluate(batches(X, y), verbose=0)
+        assert abs(accuracy - expected) <= images / len(X)
 
 
 def load_model(path, metrics):
@@ -91,7 +91,7 @@ def test_readme_has_the_figures_of_the_run(name, run_dir, metrics):
         f"| {accuracy:.4f} ({low:.4f} to {high:.4f}) | {metrics['seconds_per_epoch']:.0f} s |"
     )
     assert row in README.splitlines()
-    assert f"(results/{run_dir.name}/accuracy.png)" in README
+    assert f"(results/published/{run_dir.name}/accuracy.png)" in README
 
 
 def test_readme_tells_how_the_training_went(name, history):
@@ -105,7 +105,7 @@ def test_readme_tells_how_the_training_went(name, history):
 
 
 def test_readme_compares_the_two_runs():
-    runs = [plot.read_run(RESULTS / run_dir)[0] for run_dir in plot.PUBLISHED]
+    runs = [plot.read_run(PUBLISHED / run_dir)[0] for run_dir in plot.POST_RUNS]
     for key, sentence in (
         ("test_accuracy", "Of the 10,000 test images {1} instead of {0} are wrong"),
         ("post_test_accuracy", "in the post, {1} instead of {0}"),
@@ -114,25 +114,26 @@ def test_readme_compares_the_two_runs():
 
 
 def test_plots_are_drawn_from_the_published_figures(tmp_path):
-    shutil.copytree(RESULTS, tmp_path / "results")
-    subprocess.run([sys.executable, PROJECT / "plot.py"], cwd=tmp_path, check=True)
-    for picture in ("comparison.png", *(f"{run}/accuracy.png" for run in plot.PUBLISHED)):
+    shutil.copytree(PUBLISHED, tmp_path / "published")
+    plot.main([str(tmp_path / "published")])
+    for picture in ("comparison.png", *(f"{run}/accuracy.png" for run in plot.POST_RUNS)):
         published, drawn = (
             matplotlib.image.imread(results / picture)
-            for results in (RESULTS, tmp_path / "results")
+            for results in (PUBLISHED, tmp_path / "published")
         )
         # 1.2e-5 or more if one accuracy is moved by 0.0001; 0 where they were drawn
         assert np.mean(np.abs(published - drawn)) < 1e-5
-    assert "(results/comparison.png)" in README
+    assert "(results/published/comparison.png)" in README
 
 
 @pytest.mark.slow
 def test_first_epochs_are_what_the_code_gives_now(name, run_dir, metrics, tmp_path):
     """Six minutes for both. Skipped on other versions, processors and numbers of cores."""
-    here = {**train.run_settings(name, 0), "numpy": np.__version__, "processor": train.processor()}
+    this = train.Run(name, 2, 0, tmp_path / f"{name}-2epochs-seed0")
+    here = train.settings(this) | {"numpy": np.__version__, "devices": [train.device()]}
     differences = {key: here[key] for key in here if here[key] != metrics[key]}
     if differences:
         pytest.skip(f"bit for bit only where it was trained; different here: {differences}")
-    command = [sys.executable, PROJECT / "train.py", name, "--epochs", "2", "--output", tmp_path]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    assert history_of(tmp_path / f"{name}-2epochs-seed0") == history_of(run_dir)[:2]
+    code, _, errors = run_script("train.py", name, "--epochs", 2, "--output", tmp_path)
+    assert (code, errors) == (0, "")
+    assert history_of(this.directory) == history_of(run_dir)[:2]

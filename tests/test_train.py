@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import pty
 import re
 import subprocess
 import sys
@@ -14,28 +13,44 @@ import numpy as np
 import post
 import pytest
 import tensorflow as tf
-from runs import NIN, PROJECT, RESULT_FILES, history_of, run_small, same_run, start_small
+from runs import (
+    NIN,
+    PROJECT,
+    RESULT_FILES,
+    environment,
+    history_of,
+    load_few,
+    run,
+    run_main,
+)
+from test_data import orders
 
 import train
 
-# The command line
+# From end to end, in processes of their own
 
 
-def test_both_models_by_default(tmp_path):
-    code, output, errors = run_small("--epochs", 2, "--output", tmp_path)
+def test_both_models_by_default(tmp_path, three_epochs):
+    command = "tests/train_small.py", "--epochs", 2, "--output", "here"
+    code, output, errors = run(*command, cwd=tmp_path)  # from any directory
     assert (code, errors) == (0, "")
-    assert output.count("(500, 28, 28, 1) (200, 28, 28, 1) (500, 10) (200, 10)") == 2
+    assert output.startswith(f"Device: {train.device()}\n")
+    assert output.count("(625, 28, 28, 1) (200, 28, 28, 1) (625, 10) (200, 10)") == 2
     assert "Total params: 137,510" in output and "Total params: 87,135" in output
     epochs = [line for line in output.splitlines() if line.startswith("Epoch")]
     assert [line.split()[1] for line in epochs] == ["1/2", "2/2", "1/2", "2/2"]
-    left = [re.search(r"time left: about (\d+):(\d\d):(\d\d)$", line) for line in epochs]
-    assert [bool(match) for match in left] == [True, True, True, False]
+    seconds = [int(re.search(r"val_loss: \S+ - (\d+) s", line)[1]) for line in epochs]
+    left = [re.search(r"time left: about 0:(\d\d):(\d\d)$", line) for line in epochs]
+    left = [match and 60 * int(match[1]) + int(match[2]) for match in left]
+    assert left[3] is None
+    assert left[0] == pytest.approx(3 * seconds[0], abs=2)  # of both models
+    assert left[2] == pytest.approx(seconds[2], abs=1)
 
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {
         f"{name}-2epochs-seed0" for name in post.SUMMARY
     }
     for name, (parameters, _, _) in post.PARAMETERS.items():
-        run_dir = tmp_path / f"{name}-2epochs-seed0"
+        run_dir = tmp_path / "here" / f"{name}-2epochs-seed0"
         assert {path.name for path in run_dir.iterdir()} == RESULT_FILES
         header, *rows = (run_dir / "history.csv").read_text().splitlines()
         assert header == "epoch,accuracy,loss,val_accuracy,val_loss,seconds"
@@ -45,47 +60,31 @@ def test_both_models_by_default(tmp_path):
         assert metrics["model"] == name
         assert (metrics["parameters"], metrics["epochs"], metrics["seed"]) == (parameters, 2, 0)
         assert metrics["post_test_accuracy"] == post.TEST_ACCURACY[name]
+        assert metrics["TF_ENABLE_ONEDNN_OPTS"] == "1"
+        assert metrics["batch_size"] == post.BATCH_SIZE
+        assert metrics["validation_split"] == post.VALIDATION_SPLIT
         assert metrics["python"] == platform.python_version()
         for package in ("tensorflow", "keras", "numpy"):
             assert metrics[package] == version(package)
-        assert metrics["processor"] == train.processor()
+        assert metrics["devices"] == [train.device()]
         seconds = np.mean([float(row.split(",")[-1]) for row in rows])
         assert metrics["seconds_per_epoch"] == pytest.approx(seconds, abs=0.002)
-        assert metrics["images_per_second"] == pytest.approx(400 / seconds, rel=0.01)
+        assert metrics["images_per_second"] == pytest.approx(500 / seconds, rel=0.01)
         accuracy = f"{metrics['test_accuracy']:.4f} (in the post: {post.TEST_ACCURACY[name]:.4f})"
         assert f"Test accuracy: {accuracy}" in output
 
         # The saved model is the trained one: it gives the accuracy that was reported.
-        (_, _), (X_test, y_test) = train.load_mnist()
+        _, (X_test, y_test) = load_few()
         model = keras.models.load_model(run_dir / "model.keras")
-        loss, accuracy = model.evaluate(X_test[:200], y_test[:200], verbose=0)
+        loss, accuracy = model.evaluate(X_test, y_test, verbose=0)
         assert accuracy == pytest.approx(metrics["test_accuracy"], abs=1e-6)
         assert loss == pytest.approx(metrics["test_loss"], rel=1e-3)
 
-    # A model is the same whichever was trained before it.
-    code, _, _ = run_small(NIN, "--epochs", 2, "--output", tmp_path / "alone")
-    run_dir = f"{NIN}-2epochs-seed0"
-    assert same_run(tmp_path / "alone" / run_dir, tmp_path / run_dir)
+    # A model is the same whichever was trained before it, and in whatever process.
+    assert history_of(run_dir) == history_of(three_epochs)[:2]
 
 
-def test_bar_and_time_left_in_a_terminal(tmp_path):
-    terminal, theirs = pty.openpty()
-    command = [sys.executable, PROJECT / "tests/train_small.py", NIN, "--epochs", "2"]
-    with subprocess.Popen(
-        [*command, "--output", tmp_path], stdout=theirs, stderr=subprocess.PIPE
-    ) as process:
-        os.close(theirs)
-        shown = b""
-        try:
-            while part := os.read(terminal, 4096):
-                shown += part
-        except OSError:  # how Linux tells that the other side has closed
-            pass
-        assert (process.wait(), process.stderr.read()) == (0, b"")
-    os.close(terminal)
-    # After the first epoch's complete bar, on a line of its own.
-    assert re.search(rb"Epoch 1/2\r\n.*8/8.*val_loss: \S+\r\ntime left: about", shown, re.DOTALL)
-    assert b"Epoch 2/2" in shown
+# The command line
 
 
 WRONG_ARGUMENTS = {
@@ -96,125 +95,133 @@ WRONG_ARGUMENTS = {
     "negative seed": (["--seed", "-1"], ["'-1'"]),
     "huge seed": (["--seed", str(2**32)], [str(2**32)]),
     "unknown option": (["--batch-size=32"], ["--batch-size=32"]),
-    "output is a file": (["--output", __file__], [__file__, "Not a directory"]),
+    "output is a file": (["--output", __file__], [__file__, "File exists"]),
     "output below a file": (["--output", f"{__file__}/a/b"], ["Not a directory"]),
 }
 
 
 @pytest.mark.parametrize("case", WRONG_ARGUMENTS)
-def test_wrong_arguments_get_one_line_and_exit_code_2(case):
+def test_wrong_arguments_get_the_usage_and_one_line_and_exit_code_2(case):
     arguments, parts = WRONG_ARGUMENTS[case]
-    code, output, errors = run_small(*arguments)
+    code, output, errors = run_main(*arguments)
     assert (code, output) == (2, "")
-    assert errors.startswith("train.py: error: ") and errors.count("\n") == 1
+    usage, line = errors.split("train.py: error: ")
+    assert usage.startswith("usage: train.py") and line.count("\n") == 1
     for part in parts:
-        assert part in errors
+        assert part in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_output_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)
-    code, _, errors = run_small("--output", tmp_path)
-    assert (code, errors.count("\n")) == (2, 1)
-    assert "Permission denied" in errors
+    code, _, errors = run_main("--output", tmp_path)
+    assert code == 2 and "Permission denied" in errors
+
+
+def test_defaults_are_the_posts_run():
+    runs = train.parse_arguments([])
+    assert [(run.model, run.epochs, run.seed) for run in runs] == [
+        (name, post.EPOCHS, 0) for name in post.SUMMARY
+    ]
+    assert [str(run.directory) for run in runs] == [
+        f"results/{name}-100epochs-seed0" for name in post.SUMMARY
+    ]
+
+
+def test_a_model_named_twice_is_one_run(tmp_path):
+    assert len(train.parse_arguments([NIN, NIN, "--output", str(tmp_path)])) == 1
 
 
 def test_answers_without_tensorflow():
     modules = "import sys, train; print({'keras', 'tensorflow', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", modules], cwd=PROJECT, capture_output=True)
     assert done.stdout == b"set()\n"
-    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=PROJECT, capture_output=True)
-    assert done.returncode == 0 and b"usage: train.py" in done.stdout
+    code, output, errors = run("train.py", "--help")
+    assert (code, errors) == (0, "") and output.startswith("usage: train.py")
 
 
-def test_broken_dataset_ends_a_run_with_one_line(tmp_path):
-    for module in ("train.py", "data.py"):
-        (tmp_path / module).symlink_to(PROJECT / module)
-    (tmp_path / "mnist.npz").write_bytes(b"")
-    code = f"import data, train, pathlib; data.MNIST_FILE = pathlib.Path({str(tmp_path)!r},"
-    code += " 'mnist.npz'); train.main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--output", tmp_path], cwd=PROJECT, capture_output=True
-    )
-    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
-    assert b"mnist.npz is truncated" in done.stderr
+def test_importing_changes_nothing():
+    code = """
+import os, signal, keras, matplotlib, tensorflow
+def process():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    return dict(os.environ), handlers, keras.config.backend(), dict(matplotlib.rcParams)
+before = process()
+import data, models, plot, train
+assert process() == before
+"""
+    env = environment(KERAS_HOME="/nowhere", KERAS_MAX_EPOCHS="7")
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, env=env)
+
+
+def test_broken_dataset_ends_a_run_with_one_line(tmp_path, monkeypatch):
+    def broken():
+        raise ValueError("mnist.npz is truncated")
+
+    monkeypatch.setattr("runs.load_few", broken)
+    assert run_main("--output", tmp_path) == (1, "", "train.py: mnist.npz is truncated\n")
+
+
+# The device
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
-def test_processor_counts_the_cores_that_may_be_used():
-    code = "import os, train; os.sched_setaffinity(0, {0}); print(train.processor())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True)
-    assert done.stdout.endswith(b", 1 cores\n") and done.stdout[:1].isalnum()
+def test_device_counts_the_cores_that_may_be_used():
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert train.device()[:1].isalnum() and train.device().endswith(", 1 cores")
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
-# The same seed gives the same run, another seed another
+@pytest.mark.parametrize(
+    ("details", "name"),
+    [({"device_name": "NVIDIA GTX 1060"}, "NVIDIA GTX 1060"), ({}, "/physical_device:GPU:0")],
+)
+def test_device_names_the_gpu_that_is_used(details, name, monkeypatch):
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    for function, result in (
+        ("list_logical_devices", ["a GPU"]),
+        ("get_visible_devices", [gpu]),
+        ("experimental.get_device_details", details),
+    ):
+        monkeypatch.setattr(f"tensorflow.config.{function}", lambda device, r=result: r)
+    assert train.device() == name
 
 
-def test_same_seed_gives_the_same_run_whatever_the_users_keras_settings(three_epochs, tmp_path):
-    (tmp_path / ".keras").mkdir()
-    settings = {
-        "backend": "jax",
-        "image_data_format": "channels_first",
-        "floatx": "float16",
-        "epsilon": 0.1,
-    }
-    (tmp_path / ".keras/keras.json").write_text(json.dumps(settings))
-    env = {"HOME": str(tmp_path), "KERAS_BACKEND": "torch", "KERAS_MAX_EPOCHS": "1"}
-    code, _, errors = run_small(NIN, "--epochs", 3, "--output", tmp_path, env=env)
-    assert (code, errors) == (0, "")
-    assert same_run(three_epochs, tmp_path / three_epochs.name)
+# The training
 
 
-def test_another_seed_gives_another_run(three_epochs, tmp_path):
-    code, _, _ = run_small(NIN, "--epochs", 3, "--seed", 2**32 - 1, "--output", tmp_path)
-    assert code == 0
-    other = history_of(tmp_path / f"{NIN}-3epochs-seed4294967295")
-    for row, other_row in zip(history_of(three_epochs), other, strict=True):
-        assert row["loss"] != other_row["loss"]
+def test_weights_dropout_and_order_follow_from_the_seed(tmp_path, monkeypatch):
+    def values(seed):
+        model = train.build(train.Run(NIN, 1, seed, tmp_path))
+        return [variable.value.numpy() for variable in model.variables]
+
+    one, same, other = values(1), values(1), values(2**32 - 1)
+    random = [i for i, value in enumerate(one) if len(np.unique(value)) > 1]
+    assert len(random) == 13 + 1  # convolutions and dense layers, and the dropout's generator
+    for i, (a, b, c) in enumerate(zip(one, same, other, strict=True)):
+        assert np.array_equal(a, b)
+        assert np.array_equal(a, c) == (i not in random)
+
+    found = []
+    monkeypatch.setattr(train, "fit", lambda *arguments: found.append(arguments[3:5]))
+    monkeypatch.setattr(train, "save", lambda *arguments: None)
+    monkeypatch.setattr(train, "speed", lambda *arguments, **options: {})
+    run_main(NIN, "--epochs", 7, "--seed", 5, "--output", tmp_path)
+    assert found == [(range(7), 5)]
 
 
-# A new order in every epoch
+def fit_spied_on(model, n, epochs, seed):
+    """Fit on the numbers 0 to n - 1; return the lines of the history."""
+    rows = []
+    samples = np.arange(n)[:, np.newaxis]
+    train.fit(model, samples, samples, epochs, seed, rows.append)
+    return rows
 
 
-def orders(n, seed, epochs):
-    """Return the order of n samples in each of the epochs."""
-    indices = np.arange(n)
-    batches = list(train.shuffled_batches(indices, indices, seed, epochs))
-    sizes = [min(50, n - start) for start in range(0, n, 50)]
-    assert [len(X) for X, _ in batches] == sizes * len(epochs)
-    for X, y in batches:
-        assert np.array_equal(X, y)
-    return np.concatenate([X for X, _ in batches]).reshape(len(epochs), n).tolist()
-
-
-def test_every_epoch_has_a_new_order_of_all_samples():
-    found = orders(120, 0, range(5))
-    for order in found:
-        assert sorted(order) == list(range(120))
-    assert len({tuple(order) for order in [*found, range(120)]}) == 6
-
-
-def test_order_follows_from_seed_and_epoch_alone():
-    found = orders(120, 0, range(5))
-    assert found == orders(120, 0, range(5))
-    assert found[3:] == orders(120, 0, range(3, 5))
-
-
-def test_no_two_pairs_of_seed_and_epoch_share_an_order():
-    seeds = [0, 1, 2, 3, 2**31, 2**32 - 1]
-    found = [tuple(order) for seed in seeds for order in orders(60, seed, range(4))]
-    assert len(set(found)) == len(seeds) * 4
-
-
-def test_images_stay_uint8():
-    images = np.zeros((60, 28, 28, 1), np.uint8)
-    labels = np.zeros((60, 10), np.float32)
-    train_spec = train.shuffled_batches(images, labels, 0, range(1)).element_spec
-    for spec in (train_spec, train.batches(images, labels).element_spec):
-        assert [part.dtype for part in spec] == [tf.uint8, tf.float32]
-
-
-def test_fit_trains_in_these_orders_and_validates_on_the_last_fifth(tmp_path):
+def test_fit_trains_in_these_orders_and_validates_on_the_last_fifth():
     trained, validated = [], []
 
     class Spy(keras.Sequential):
@@ -228,15 +235,17 @@ def test_fit_trains_in_these_orders_and_validates_on_the_last_fifth(tmp_path):
 
     model = Spy([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", metrics=["accuracy"], run_eagerly=True)
-    samples = np.arange(100)[:, np.newaxis]
-    settings = {"seed": 7}
-    history = train.fit(model, samples, samples, 3, settings, ([], []), tmp_path / "state.npz", 0)
-    assert [row["epoch"] for row in history] == [1, 2, 3]
-    assert np.reshape(trained, (3, 80)).tolist() == orders(80, 7, range(3))
+    rows = fit_spied_on(model, 100, range(1, 4), seed=7)
+    assert [row["epoch"] for row in rows] == [2, 3, 4]
+    assert np.reshape(trained, (3, 80)).tolist() == orders(80, 7, range(1, 4))
     assert np.reshape(validated, (3, 20)).tolist() == [list(range(80, 100))] * 3
 
 
-def test_a_run_can_be_started_from_any_directory(tmp_path):
-    process = start_small(NIN, "--epochs", 1, "--output", "here", cwd=tmp_path)
-    process.communicate()
-    assert (process.returncode, (tmp_path / "here").is_dir()) == (0, True)
+@pytest.mark.parametrize(("n", "batches"), [(60_000, 10), (1250, 10), (750, 2), (438, 1)])
+def test_batches_for_each_call_into_tensorflow(n, batches, monkeypatch):
+    """Ten of them, but for epochs whose number of batches ten does not divide."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    monkeypatch.setattr(model, "fit", lambda *data, **options: None)
+    assert fit_spied_on(model, n, range(1), seed=0) == []
+    assert model.steps_per_execution == batches
