@@ -1,6 +1,7 @@
 """The setting of all tests: TensorFlow as a run starts it, before any test imports keras."""
 
 import shutil
+import signal
 from unittest import mock
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 import train
 
 train.start_tensorflow()
+# `pytest &` in a script ignores it, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from runs import NIN, run_main  # noqa: E402  it imports keras
 

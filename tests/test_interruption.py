@@ -97,25 +97,42 @@ def test_goes_on_after_a_kill_in_a_terminal_whatever_the_users_keras_settings(
     assert_complete(run, three_epochs)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stops_with_one_line_while_tensorflow_starts(number, tmp_path):
-    """Standard error is turned off then, to keep the greetings of TensorFlow away."""
+def start_with_a_slow_tensorflow(tmp_path, **options):
+    """Start train.py with a tensorflow that greets and sleeps; return while it does."""
     (tmp_path / "tensorflow").mkdir()
     started = tmp_path / "started"
     (tmp_path / "tensorflow/__init__.py").write_text(
         f"import os, pathlib, time\npathlib.Path({str(started)!r}).touch()\n"
         "os.write(2, b'a greeting')\ntime.sleep(60)\n"
     )
-    process = start("train.py", "--output", tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    env = {"PYTHONPATH": str(tmp_path)}
+    process = start("train.py", "--output", tmp_path, env=env, **options)
     while not started.exists():
         assert process.poll() is None
         time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stops_with_one_line_while_tensorflow_starts(number, tmp_path):
+    """Standard error is turned off then, to keep the greetings of TensorFlow away."""
+    process = start_with_a_slow_tensorflow(tmp_path)
     process.send_signal(number)
     output, errors = process.communicate()
     assert (process.returncode, output) == (128 + number, "")
     assert errors == (
         f"stopped by {number.name}; the same command goes on after the last finished epoch\n"
     )
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path):
+    """As SIGINT is for a command that a script puts into the background."""
+    ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    process = start_with_a_slow_tensorflow(tmp_path, preexec_fn=ignore)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 WRITER = """

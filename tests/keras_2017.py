@@ -1,0 +1,201 @@
+"""What Keras does where 2017 and today may differ, by experiment; runs in both.
+
+`python tests/keras_2017.py` prints one line for each fact. keras_2017.txt is what it printed
+in Keras 2.0.8 on TensorFlow 1.3.0, the newest when the post's figures were made (October
+2017). To have these today, take Python 3.6 (from pyenv, say) and
+
+    python3.6 -m venv keras2017
+    keras2017/bin/pip install pip==21.3.1 wheel==0.37.1
+    keras2017/bin/pip install tensorflow==1.3.0 keras==2.0.8 numpy==1.13.3
+    keras2017/bin/python tests/keras_2017.py
+
+`python tests/keras_2017.py MODEL` trains that network of the post on MNIST for two epochs
+instead, seed 0, by a plain `fit`, and prints the accuracies and the time of each.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import post
+import tensorflow as tf
+from keras.callbacks import Callback
+from keras.layers import BatchNormalization, Dense, Input
+from keras.models import Model, Sequential
+from keras.optimizers import SGD, Adam
+
+
+def facts():
+    """Return the facts, a dict of names and texts."""
+    mean, variance = np.transpose(moving_statistics(batches=2))
+    loss, gradient = loss_and_gradient(p=1e-9)
+    return {
+        "learning rate of Adam": learning_rate(),
+        "names of the accuracies": ", ".join(accuracy_names()),
+        "one-hot labels": one_hot(),
+        "standard deviation of he_normal": f"{he_normal():.2f} sqrt(2 / fan-in)",
+        "Adam's epsilon": f"{adam_epsilon():.0e}",
+        "BatchNormalization: moving mean / the batch's, after batches 1 and 2": percent(mean),
+        "BatchNormalization: moving variance / the batch's, after 1 and 2": percent(variance),
+        "loss of an image whose digit has p = 1e-9": f"{loss:.2f}",
+        "its gradient at the digit's logit": f"{gradient:.2f}",
+        "order of the images, no seed": order(),
+        "order of the images, seeded": order(seed=0),
+    }
+
+
+def percent(ratios):
+    return ", ".join(f"{100 * ratio:.2f} %" for ratio in ratios)
+
+
+def learning_rate():
+    try:
+        Adam(lr=0.001)
+    except ValueError:
+        Adam(learning_rate=0.001)
+        return "learning_rate (lr is an error)"
+    return "lr"
+
+
+def accuracy_names():
+    model = network_of(Dense(1), (1,), optimizer="sgd", loss="mse", metrics=["accuracy"])
+    history = model.fit(np.ones((10, 1)), np.ones((10, 1)), validation_split=0.2, verbose=0)
+    return [name for name in sorted(history.history) if "acc" in name]
+
+
+def one_hot():
+    function, name = keras.utils.to_categorical, "keras.utils"
+    if hasattr(keras.utils, "np_utils"):
+        function, name = keras.utils.np_utils.to_categorical, "keras.utils.np_utils"
+    return f"{name}.to_categorical, {function([1, 2]).dtype}"
+
+
+def he_normal():
+    """Measured on two million weights, in units of sqrt(2 / fan-in)."""
+    model = network_of(Dense(2000, kernel_initializer="he_normal"), (1000,))
+    return model.get_weights()[0].std() / np.sqrt(2 / 1000)
+
+
+def adam_epsilon():
+    """From one step on a gradient of 1e-6, which is lr * g / (g + epsilon / sqrt(1 - beta_2))."""
+    layer = Dense(1, use_bias=False, kernel_initializer="zeros")
+    model = network_of(layer, (1,), optimizer=Adam(0.001), loss=lambda y, output: output)
+    gradient = 1e-6
+    model.train_on_batch(np.array([[gradient]]), np.zeros((1, 1)))
+    step = -model.get_weights()[0][0, 0]
+    return np.sqrt(1 - 0.999) * gradient * (0.001 / step - 1)
+
+
+def moving_statistics(batches):
+    """Return mean and variance after each batch, relative to the batch's own."""
+    x = np.linspace(-3e4, 5e4, 32).reshape((8, 2, 2, 1))
+    model = network_of(BatchNormalization(), (2, 2, 1), optimizer="sgd", loss="mse")
+    found = []
+    for _ in range(batches):
+        model.train_on_batch(x, x)
+        mean, variance = model.get_weights()[2:]
+        found.append((mean[0] / x.mean(), variance[0] / x.var()))
+    return found
+
+
+def loss_and_gradient(p):
+    """Of an image whose digit has the probability `p`; the gradient from a step of SGD(1)."""
+    layer = Dense(2, use_bias=False, activation="softmax")
+    model = network_of(layer, (1,), optimizer=SGD(1.0), loss="categorical_crossentropy")
+    logits = np.array([[np.log(p), np.log(1 - p)]])
+    model.set_weights([logits])
+    loss = model.train_on_batch(np.ones((1, 1)), np.array([[1.0, 0.0]]))
+    return float(loss), (logits - model.get_weights()[0])[0, 0]
+
+
+def order(seed=None):
+    """Tell the order by a weight from which each sample, a number, is taken in its turn."""
+    if seed is not None and hasattr(tf, "set_random_seed"):
+        np.random.seed(seed)
+        tf.set_random_seed(seed)
+    elif seed is not None:
+        keras.utils.set_random_seed(seed)
+    layer = Dense(1, use_bias=False, kernel_initializer="zeros")
+    model = network_of(layer, (1,), optimizer=SGD(1.0), loss=lambda y, output: output)
+    weights = [0.0]
+
+    class Spy(Callback):
+        def on_batch_end(self, batch, logs=None):
+            weights.append(model.get_weights()[0][0, 0])
+
+    numbers = np.arange(1.0, 21).reshape((20, 1))
+    model.fit(numbers, numbers, batch_size=1, epochs=3, verbose=0, callbacks=[Spy()])
+    samples = -np.diff(weights)
+    orders = {tuple(samples[start : start + 20]) for start in (0, 20, 40)}
+    assert all(sorted(order) == list(range(1, 21)) for order in orders)
+    return {1: "the same one in every epoch", 3: "a new one in every epoch"}[len(orders)]
+
+
+def network_of(layer, shape, optimizer="sgd", loss="mse", metrics=None):
+    """Return a compiled network of one layer."""
+    image = Input(shape)
+    model = Model(image, layer(image))
+    model.compile(optimizer, loss, metrics=metrics)
+    return model
+
+
+def post_network(name):
+    """Return the post's network, compiled, from the facts of post.py."""
+    dense = iter(post.DENSE)
+    model = Sequential()
+    for kind, shape, _ in post.SUMMARY[name]:
+        options = {} if model.layers else {"input_shape": post.SHAPES[0][1:]}
+        if kind == "Conv2D":
+            kernel = (1, 1) if shape[-1] == 25 else (3, 3)
+            filters, strides, padding = post.CONVOLUTIONS[kernel]
+            options.update(
+                filters=filters,
+                kernel_size=kernel,
+                strides=strides,
+                padding=padding,
+                kernel_initializer="he_normal",
+            )
+        elif kind == "Dense":
+            units, activation = next(dense)
+            options.update(units=units, activation=activation, kernel_initializer="he_normal")
+        elif kind == "Activation":
+            options.update(activation="relu")
+        elif kind == "MaxPooling2D":
+            options.update(pool_size=post.POOL_SIZE)
+        elif kind == "Dropout":
+            options.update(rate=post.DROPOUT_RATE)
+        model.add(getattr(keras.layers, kind)(**options))
+    assert model.count_params() == post.PARAMETERS[name][0]
+    model.compile(Adam(post.LEARNING_RATE), "categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def train(name, epochs=2):
+    """Train the post's network and print a line for each epoch."""
+    np.random.seed(0)
+    tf.set_random_seed(0)
+    with np.load(str(Path(__file__).parents[1] / "mnist.npz")) as arrays:
+        X, y = arrays["x_train"][..., np.newaxis], np.eye(10)[arrays["y_train"]]
+    model = post_network(name)
+    for epoch in range(epochs):
+        started = time.time()
+        history = model.fit(
+            X, y, post.BATCH_SIZE, validation_split=post.VALIDATION_SPLIT, verbose=0
+        ).history  # fmt: skip
+        accuracy, validation = (history[name][0] for name in accuracy_names())
+        print(
+            f"{name}, epoch {epoch + 1}: accuracy {accuracy:.4f}, "
+            f"validation {validation:.4f}, {time.time() - started:.0f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    print(f"Keras {keras.__version__} on TensorFlow {tf.__version__}")
+    if sys.argv[1:]:
+        train(*sys.argv[1:])
+    else:
+        for name, text in facts().items():
+            print(f"{name}: {text}")
