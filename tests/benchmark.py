@@ -1,138 +1,155 @@
 """Compare the speed of the post's way of training with the project's; run by hand.
 
-`python tests/benchmark.py` takes about ten minutes and prints a table. It alternates
-between the ways, each in a process of its own, on the first images of MNIST. The post's way
-is a plain `model.fit` under TensorFlow's defaults, the project's is `train.fit`. The first of
-two epochs, which traces the graph, is not counted.
+`python tests/benchmark.py` takes about ten minutes and prints a table. For each network it
+starts all ways once, each in a process of its own, and lets them train by turns, a thousand
+images at a time: a machine that is shared slows down and speeds up within minutes, but the
+slices of one turn fall into the same mood, and their ratio can be trusted. The post's way is
+a plain `model.fit` under TensorFlow's defaults, the project's is `train.fit`.
+
+`python tests/benchmark.py post project xla malloc` compares other ways as well: benchmark.md
+tells what came of them.
 """
 
-import itertools
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from train import BATCH_SIZE, POST_EPOCHS, POST_TEST_ACCURACY, VALIDATION_SPLIT, processor
+import data
+import train
 
-ROUNDS = 5
-IMAGES = 5000  # 4,000 to train on, 1,000 to validate
+SLICE = 1000  # images
+ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
+XLA = {
+    "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit --tf_xla_ops_to_cluster=FUSIBLE"
+}
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 WAYS = {
     "post": {},
-    "project": {"TF_ENABLE_ONEDNN_OPTS": "1"},
+    "project": ONEDNN,
+    "xla": ONEDNN | XLA,
+    "malloc": ONEDNN | MALLOC,
+    "xla+malloc": ONEDNN | XLA | MALLOC,
 }
 
 
-def measure(way, name):
-    """Train in this process; return images per second, seconds of the rest, and peak memory."""
+def train_by_turns(way, name):
+    """Train and validate for an epoch in this process; stop before each slice, for a SIGCONT.
+
+    Prints, as JSON, the images per second of every slice of training and of validation, and
+    the peak memory in MB.
+    """
     import keras
 
-    import train
-    from models import MODELS
+    class Turns(keras.callbacks.Callback):
+        """Stop before each slice; the first one, in which graphs are traced, is not counted."""
 
-    class Clock(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.begin = time.perf_counter()
-            self.batches = []
+        def __init__(self):
+            super().__init__()
+            self.rates = {"training": [], "validation": []}
+
+        def on_train_begin(self, logs=None):
+            self.begin("training")
 
         def on_train_batch_end(self, batch, logs=None):
-            self.batches.append(time.perf_counter())
+            self.end("training", (batch + 1) * data.BATCH_SIZE)
 
         def on_test_begin(self, logs=None):
-            self.test_begin = time.perf_counter()
+            self.begin("validation")
 
-        def on_test_end(self, logs=None):
-            self.test_end = time.perf_counter()
+        def on_test_batch_end(self, batch, logs=None):
+            size = data.BATCH_SIZE if way == "post" else data.EVALUATION_BATCH_SIZE
+            self.end("validation", (batch + 1) * size)
 
-        def on_epoch_end(self, epoch, logs=None):
-            self.end = time.perf_counter()
+        def begin(self, kind):
+            self.images, self.started = 0, None
 
-    (X, y), _ = train.load_mnist()
-    X, y = X[:IMAGES], y[:IMAGES]
-    keras.utils.set_random_seed(0)
-    model = MODELS[name]()
-    clock = Clock()
+        def end(self, kind, images):
+            if images - self.images < SLICE:
+                return
+            if self.started:
+                seconds = time.perf_counter() - self.started
+                self.rates[kind].append((images - self.images) / seconds)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            self.images, self.started = images, time.perf_counter()
+
+    (X, y), _ = data.load_mnist()
+    model = train.build(train.Run(name, 1, 0, None))
+    turns = Turns()
+    plain_fit = model.fit
     if way == "post":
-        model.fit(
-            X, y, BATCH_SIZE, epochs=2, validation_split=VALIDATION_SPLIT,
-            verbose=0, callbacks=[clock],
+        plain_fit(
+            X, y, data.BATCH_SIZE, validation_split=data.VALIDATION_SPLIT,
+            verbose=0, callbacks=[turns],
         )  # fmt: skip
     else:
-        plain_fit = model.fit
-        model.fit = lambda *args, callbacks, **options: plain_fit(
-            *args, callbacks=[*callbacks, clock], **options
+        model.fit = lambda *data, callbacks, **options: plain_fit(
+            *data, callbacks=[*callbacks, turns], **options
         )
-        settings = train.run_settings(name, seed=0)
-        with tempfile.TemporaryDirectory() as directory:
-            state_file = Path(directory, "state.npz")
-            train.fit(model, X, y, 2, settings, ([], []), state_file, epochs_after=0)
-
-    n = train.training_images(X)
-    # The median batch: a wait between two epochs may fall into a batch, and is not computation.
-    batch = statistics.median(b - a for a, b in itertools.pairwise(clock.batches))
-    batch /= model.steps_per_execution
-    validation = clock.test_end - clock.test_begin
-    return {
-        "training": BATCH_SIZE / batch,
-        "validation": (len(X) - n) / validation,
-        "rest": clock.end - clock.begin - n / BATCH_SIZE * batch - validation,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+        train.fit(model, X, y, range(1), 0, lambda row: None)
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**turns.rates, "megabytes": megabytes}))
 
 
-def measure_apart(way, name):
-    """Return what `measure` returns, measured in a process of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
-    done = subprocess.run(
-        [sys.executable, __file__, way, name],
-        env=environment | WAYS[way] | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+def compare(ways, name):
+    """Let all ways train network `name` by turns; return what each of them printed."""
+    scrubbed = {k: v for k, v in os.environ.items() if not k.startswith(("KERAS_", "TF_"))}
+    quiet = {"KERAS_HOME": os.devnull, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    waiting = []
+    for way in ways:
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--turns", way, name],
+            env=scrubbed | quiet | WAYS[way],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        os.waitpid(process.pid, os.WUNTRACED)  # until its first turn is over
+        waiting.append(process)
+    results = [None] * len(ways)
+    while None in results:
+        for i, process in enumerate(waiting):
+            process.send_signal(signal.SIGCONT)
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                results[i] = json.loads(process.stdout.read())
+    return dict(zip(ways, results, strict=True))
 
 
-def main():
-    """Measure round by round, then print the table."""
-    results = {(name, way): [] for name in POST_TEST_ACCURACY for way in WAYS}
-    for i in range(ROUNDS):
-        for name, way in results:
-            results[name, way].append(measure_apart(way, name))
-            rate = results[name, way][-1]["training"]
-            print(f"round {i + 1}: {name} {way} {rate:.0f}", file=sys.stderr)
+def quartiles(values):
+    """Return the median and the quartiles, as the table shows them."""
+    low, median, high = statistics.quantiles(values, n=4)
+    return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
-    print(f"{processor()}, {ROUNDS} rounds\n")
+
+def main(ways):
+    """Compare the ways for both networks and print the table."""
+    print(f"{train.device()}\n")
     print(
-        "| model | way | images/s: median (range) | ratio | s/epoch | h/100 epochs "
-        "| rest of an epoch, s: median (range) | peak memory, MB |"
+        "| network | way | training: images/s | ratio (quartiles) | validation: images/s "
+        "| ratio (quartiles) | peak memory, MB |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for (name, way), rows in results.items():
-
-        def column(key, rows=rows):
-            return [row[key] for row in rows]
-
-        rate, rest = column("training"), column("rest")
-        base = statistics.median(row["training"] for row in results[name, "post"])
-        seconds = 48_000 / statistics.median(rate)
-        seconds += 12_000 / statistics.median(column("validation"))
-        print(
-            f"| {name} | {way} | {statistics.median(rate):.0f} ({min(rate):.0f} to "
-            f"{max(rate):.0f}) | {statistics.median(rate) / base:.2f} | {seconds:.0f} "
-            f"| {seconds * POST_EPOCHS / 3600:.2f} | {statistics.median(rest):.2f} "
-            f"({min(rest):.2f} to {max(rest):.2f}) | {max(column('megabytes')):.0f} |"
-        )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in train.POST_TEST_ACCURACY:
+        results = compare(ways, name)
+        first = results[ways[0]]
+        for way, result in results.items():
+            cells = [name, way]
+            for kind in ("training", "validation"):
+                pairs = zip(result[kind], first[kind], strict=True)
+                cells.append(f"{statistics.median(result[kind]):.0f}")
+                cells.append(quartiles([rate / base for rate, base in pairs]))
+            print(f"| {' | '.join(cells)} | {result['megabytes']:.0f} |", flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        print(json.dumps(measure(*sys.argv[1:])))
+    if sys.argv[1:2] == ["--turns"]:
+        train_by_turns(*sys.argv[2:])
     else:
-        main()
+        main(sys.argv[1:] or ["post", "project"])

@@ -177,6 +177,35 @@ class KilledError(BaseException):
 
 
 @pytest.fixture
+def steps(monkeypatch):
+    """What reaches the disk, or leaves it, in its order."""
+    steps = []
+
+    def record(module, name, step):
+        function = getattr(module, name)
+
+        def recorded(*arguments, **options):
+            steps.append(step(*arguments))
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, recorded)
+
+    def synced(descriptor):
+        return "sync " + Path(f"/proc/self/fd/{descriptor}").readlink().name
+
+    record(os, "fsync", synced)
+    record(os, "replace", lambda old, new: f"replace {new.name}")
+    record(Path, "rename", lambda old, new: f"rename {old.name}")
+    record(shutil, "rmtree", lambda path, *_: f"remove {path.name}")
+    return steps
+
+
+def test_a_state_is_on_the_disk_before_it_replaces_the_earlier(steps, tmp_path):
+    train.write_state(tmp_path / "state.npz", train.State({}, [], [], []))
+    assert steps == ["sync state.npz.tmp", "replace state.npz"]
+
+
+@pytest.fixture
 def save_small(interrupted, three_epochs, monkeypatch):
     """A run that is trained to the end, and a function that saves it, with small stand-ins."""
     run = interrupted(3)
@@ -223,28 +252,9 @@ def test_there_is_a_whole_state_or_whole_results_at_every_line_of_save(save_smal
     assert kills > 8
 
 
-def test_results_are_on_the_disk_before_they_appear_and_before_the_state_goes(
-    save_small, monkeypatch
-):
-    """A power cut may undo what is not synced: the order of what reaches the disk is this one."""
+def test_results_are_on_the_disk_before_they_appear_and_before_the_state_goes(save_small, steps):
+    """A power cut may undo what is not synced."""
     run, save = save_small
-    steps = []
-
-    def record(module, name, step):
-        function = getattr(module, name)
-
-        def recorded(*arguments, **options):
-            steps.append(step(*arguments))
-            return function(*arguments, **options)
-
-        monkeypatch.setattr(module, name, recorded)
-
-    def synced(descriptor):
-        return "sync " + Path(f"/proc/self/fd/{descriptor}").readlink().name
-
-    record(os, "fsync", synced)
-    record(Path, "rename", lambda old, new: f"rename {old.name}")
-    record(shutil, "rmtree", lambda path, *_: f"remove {path.name}")
     save()
     first, *files, directory, rename, parent, last = steps
     assert first == "remove results"  # what a kill may have left
