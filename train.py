@@ -438,7 +438,7 @@ def start_tensorflow():
     for name in [name for name in os.environ if name.startswith("KERAS_")]:
         del os.environ[name]
     os.environ["KERAS_HOME"] = os.devnull
-    # TensorFlow turns it on by itself only where the processor has AVX-512.
+    # By itself TensorFlow turns it on only where there is AVX-512 VNNI or BF16, AVX-VNNI or AMX.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # TensorFlow 2.21 logs a dozen lines to file descriptor 2 before this counts.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

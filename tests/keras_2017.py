@@ -37,8 +37,8 @@ def facts():
         "one-hot labels": one_hot(),
         "standard deviation of he_normal": f"{he_normal():.2f} sqrt(2 / fan-in)",
         "Adam's epsilon": f"{adam_epsilon():.0e}",
-        "BatchNormalization: moving mean / the batch's, after batches 1 and 2": percent(mean),
-        "BatchNormalization: moving variance / the batch's, after 1 and 2": percent(variance),
+        "moving mean of BatchNormalization after one batch and two": percent(mean),
+        "moving variance of BatchNormalization, likewise": percent(variance),
         "loss of an image whose digit has p = 1e-9": f"{loss:.2f}",
         "its gradient at the digit's logit": f"{gradient:.2f}",
         "order of the images, no seed": order(),
@@ -47,7 +47,7 @@ def facts():
 
 
 def percent(ratios):
-    return ", ".join(f"{100 * ratio:.2f} %" for ratio in ratios)
+    return " and ".join(f"{100 * ratio:.2f} %" for ratio in ratios) + " of the batch's"
 
 
 def learning_rate():

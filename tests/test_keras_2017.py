@@ -1,0 +1,48 @@
+"""The README's table of then and now is what keras_2017.py printed then, and prints today."""
+
+import itertools
+
+import pytest
+from runs import PROJECT, run
+
+README = (PROJECT / "README.md").read_text().splitlines()
+
+
+def parsed(output):
+    """Return the version and the facts, pairs of names and texts."""
+    version, *facts = output.splitlines()
+    return version, [tuple(fact.split(": ", 1)) for fact in facts]
+
+
+@pytest.fixture(scope="module")
+def then():
+    return parsed((PROJECT / "tests/keras_2017.txt").read_text())
+
+
+@pytest.fixture(scope="module")
+def today():
+    """In a process of its own, in which nothing has been seeded."""
+    code, output, errors = run("tests/keras_2017.py", env={"TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert code == 0, errors
+    return parsed(output)
+
+
+def test_then_is_the_keras_of_october_2017(then):
+    assert then[0] == "Keras 2.0.8 on TensorFlow 1.3.0"
+
+
+def test_readmes_table_is_what_was_and_is(then, today):
+    start = next(i for i, line in enumerate(README) if line.startswith(f"| | {then[0]} | "))
+    table = itertools.takewhile(lambda line: line.startswith("|"), README[start + 2 :])
+    assert [name for name, _ in then[1]] == [name for name, _ in today[1]]
+    assert list(table) == [
+        f"| {name} | {before} | {now} |"
+        for (name, before), (_, now) in zip(then[1], today[1], strict=True)
+    ]
+
+
+def test_readme_names_the_keras_that_is_pinned():
+    requirements = (PROJECT / "requirements.txt").read_text()
+    pins = dict(line.split(";")[0].split("==") for line in requirements.splitlines()[1:3])
+    versions = f"Keras {pins['keras']} on TensorFlow {pins['tensorflow']}"
+    assert any(line.endswith(f"| {versions} |") for line in README)
