@@ -141,6 +141,16 @@ def test_batches_keep_their_own_order():
     assert np.concatenate([X for X, _ in found]).tolist() == list(range(250))
 
 
+def test_no_thread_tunes_the_batches():
+    """At an epoch's end its sleep may hold the training up for seconds."""
+    samples = np.arange(100)
+    for dataset in (
+        data.batches(samples, samples),
+        data.shuffled_batches(samples, samples, 0, range(1)),
+    ):
+        assert dataset.options().autotune.enabled is False
+
+
 @pytest.mark.parametrize("n", [60_000, 625, 7])
 def test_the_last_fifth_is_for_validation(n):
     """As Keras splits it: at int(n * (1 - 0.2))."""
