@@ -45,8 +45,9 @@ def run_main(*arguments):
 
 
 def environment(**more):
-    """Return this process's environment without the settings that a run makes for itself."""
-    own = {name: os.environ[name] for name in os.environ if not name.startswith(("KERAS_", "TF_"))}
+    """Return this process's environment without the settings of Keras, TensorFlow and Python."""
+    foreign = "KERAS_", "TF_", "PYTHON"
+    own = {name: os.environ[name] for name in os.environ if not name.startswith(foreign)}
     return own | more
 
 
