@@ -104,24 +104,24 @@ def compare(ways, name):
     """Let all ways train network `name` by turns; return what each of them printed."""
     scrubbed = {k: v for k, v in os.environ.items() if not k.startswith(("KERAS_", "TF_"))}
     quiet = {"KERAS_HOME": os.devnull, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    waiting = []
+    processes = {}
     for way in ways:
-        process = subprocess.Popen(
+        processes[way] = subprocess.Popen(
             [sys.executable, __file__, "--turns", way, name],
             env=scrubbed | quiet | WAYS[way],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        os.waitpid(process.pid, os.WUNTRACED)  # until its first turn is over
-        waiting.append(process)
-    results = [None] * len(ways)
-    while None in results:
-        for i, process in enumerate(waiting):
-            process.send_signal(signal.SIGCONT)
-            _, status = os.waitpid(process.pid, os.WUNTRACED)
-            if not os.WIFSTOPPED(status):
-                results[i] = json.loads(process.stdout.read())
-    return dict(zip(ways, results, strict=True))
+        os.waitpid(processes[way].pid, os.WUNTRACED)  # until its first turn is over
+    results = {}
+    while len(results) < len(ways):
+        for way, process in processes.items():
+            if way not in results:
+                process.send_signal(signal.SIGCONT)
+                _, status = os.waitpid(process.pid, os.WUNTRACED)
+                if not os.WIFSTOPPED(status):
+                    results[way] = json.loads(process.stdout.read())
+    return results
 
 
 def quartiles(values):
@@ -132,6 +132,7 @@ def quartiles(values):
 
 def main(ways):
     """Compare the ways for both networks and print the table."""
+    train.start_tensorflow()
     print(f"{train.device()}\n")
     print(
         "| network | way | training: images/s | ratio (quartiles) | validation: images/s "
