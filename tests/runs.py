@@ -66,7 +66,7 @@ def start(script, *arguments, env=None, **options):
 def run(script, *arguments, **options):
     """Run a script of the project to its end: exit code, standard output, standard error."""
     process = start(script, *arguments, **options)
-    output, errors = process.communicate(timeout=600)
+    output, errors = process.communicate()
     return process.returncode, output, errors
 
 
