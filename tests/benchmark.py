@@ -22,6 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from runs import environment
+
 import data
 import train
 
@@ -102,13 +104,12 @@ def train_by_turns(way, name):
 
 def compare(ways, name):
     """Let all ways train network `name` by turns; return what each of them printed."""
-    scrubbed = {k: v for k, v in os.environ.items() if not k.startswith(("KERAS_", "TF_"))}
-    quiet = {"KERAS_HOME": os.devnull, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    plain = environment(KERAS_HOME=os.devnull, TF_CPP_MIN_LOG_LEVEL="3")
     processes = {}
     for way in ways:
         processes[way] = subprocess.Popen(
             [sys.executable, __file__, "--turns", way, name],
-            env=scrubbed | quiet | WAYS[way],
+            env=plain | WAYS[way],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )

@@ -5,14 +5,13 @@ import signal
 from unittest import mock
 
 import pytest
+from runs import NIN, run_main
 
 import train
 
 train.start_tensorflow()
 # `pytest &` in a script ignores it, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-from runs import NIN, run_main  # noqa: E402  it imports keras
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +40,8 @@ def three_epochs(trained):
 def interrupted(trained, tmp_path):
     """Return a function that makes the state of that run, interrupted after an epoch."""
 
-    def make(epoch=1, epochs=3):
-        run = train.Run(NIN, epochs, 0, tmp_path / f"{NIN}-{epochs}epochs-seed0")
+    def make(epoch=1):
+        run = train.Run(NIN, 3, 0, tmp_path / f"{NIN}-3epochs-seed0")
         run.unfinished.mkdir()
         shutil.copy(trained / f"state-{epoch}.npz", run.state_file)
         return run
