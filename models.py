@@ -1,4 +1,4 @@
-"""The post's two networks, layer by layer.
+"""The post's two networks, and the one that they improve on, layer by layer.
 
 Each line of a list is one `model.add` of the post, in the post's order, and one row of
 `model.summary()`. The post repeats the arguments of its convolutions in every line; here they
@@ -100,14 +100,48 @@ def deep_cnn_advanced_nin():
     return compiled(Sequential(layers, name="deep_cnn_advanced_nin"))
 
 
-def conv_3x3():
-    """Return the post's convolution: 50 filters of 3x3, size kept, He-normal weights."""
+def deep_cnn():
+    """Build the plain "Deep CNN - 1" of the series' part (10), from the author's notebook.
+
+    `deep_cnn_advanced` without BatchNormalization and Dropout, and with Keras's default
+    initializer throughout.
+
+    Returns:
+        A compiled `keras.Sequential` of 136,310 parameters, all trainable. Input and output
+        as of `deep_cnn_advanced`.
+    """
+    layers = [
+        Input(shape=(28, 28, 1)),
+        conv_3x3("glorot_uniform"),
+        Activation("relu"),
+        conv_3x3("glorot_uniform"),
+        Activation("relu"),
+        MaxPooling2D(pool_size=(2, 2)),
+        conv_3x3("glorot_uniform"),
+        Activation("relu"),
+        conv_3x3("glorot_uniform"),
+        Activation("relu"),
+        MaxPooling2D(pool_size=(2, 2)),
+        conv_3x3("glorot_uniform"),
+        Activation("relu"),
+        conv_3x3("glorot_uniform"),
+        Activation("relu"),
+        MaxPooling2D(pool_size=(2, 2)),
+        Flatten(),
+        Dense(50, activation="relu"),
+        Dense(10, activation="softmax"),
+    ]
+    return compiled(Sequential(layers, name="deep_cnn"))
+
+
+def conv_3x3(kernel_initializer="he_normal"):
+    """Return the author's convolution: 50 filters of 3x3, size kept."""
     return Conv2D(
         filters=50,
         kernel_size=(3, 3),
         strides=(1, 1),
         padding="same",
-        kernel_initializer="he_normal",
+        kernel_initializer=kernel_initializer,
     )
 
 
@@ -135,4 +169,5 @@ def compiled(model):
 MODELS = {
     "deep_cnn_advanced": deep_cnn_advanced,
     "deep_cnn_advanced_nin": deep_cnn_advanced_nin,
+    "deep_cnn": deep_cnn,
 }

@@ -1,7 +1,7 @@
 """The files of finished runs, written and read, and the plots drawn from them.
 
-`python plot.py [DIR ...]` redraws `accuracy.png` of the runs in each directory (default:
-`results`), and its `comparison.png` where the post's two runs are in it.
+`python plot.py [DIR ...]` redraws `accuracy.png` and `errors.png` of the runs in each directory
+(default: `results`), and its `comparison.png` where runs of both networks of the post are in it.
 """
 
 import argparse
@@ -10,15 +10,17 @@ import json
 import math
 import sys
 from pathlib import Path
-from statistics import NormalDist
 
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-POST_RUNS = ("deep_cnn_advanced-100epochs-seed0", "deep_cnn_advanced_nin-100epochs-seed0")
-TEST_IMAGES = 10_000
+from data import load_mnist
+
+NETWORKS = ("deep_cnn", "deep_cnn_advanced", "deep_cnn_advanced_nin")
+ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998)
+POST_CURVES = Path(__file__).with_name("results") / "published/post.csv"
 
 
 def main(argv=None):
@@ -40,8 +42,9 @@ def main(argv=None):
         if not run_dirs:
             sys.exit(f"plot.py: there is no finished run in {directory}")
         for run_dir in run_dirs:
+            draw(plot_errors, run_dir)
             draw(plot_accuracy, run_dir)
-        if {run_dir.name for run_dir in run_dirs}.issuperset(POST_RUNS):
+        if all(run_dirs_of(directory, name) for name in NETWORKS[1:]):  # the post's two
             draw(plot_comparison, directory)
 
 
@@ -57,22 +60,25 @@ def draw(plot, directory):
 # The files of a run
 
 
-def write_run(run_dir, metrics, history):
-    """Write `metrics.json` and `history.csv` into `run_dir`.
+def write_run(run_dir, metrics, history, predictions):
+    """Write `metrics.json`, `history.csv` and `predictions.csv` into `run_dir`.
 
     Args:
         run_dir: the `Path` of a directory.
         metrics: a dict for JSON.
         history: a list of one dict an epoch, all with the same keys.
+        predictions: a list of one dict for each test image, in their order: `image`, its
+            number, `label` and `prediction`, digits.
 
     Raises:
         OSError: a file cannot be written.
     """
     (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    with open(run_dir / "history.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
+    for name, rows in (("history.csv", history), ("predictions.csv", predictions)):
+        with open(run_dir / name, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def read_run(run_dir):
@@ -83,11 +89,35 @@ def read_run(run_dir):
         ValueError, KeyError, TypeError: a file of the run is not what `write_run` wrote.
     """
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    text = (run_dir / "history.csv").read_text()
+    history = read_table(run_dir / "history.csv")
+    if len(history["epoch"]) != metrics["epochs"]:
+        lines = f"{len(history['epoch'])} lines, {metrics['epochs']} epochs"
+        raise ValueError(f"history.csv is not whole: {lines}")
+    return metrics, history
+
+
+def read_predictions(run_dir):
+    """Return the labels of the test images and what the run predicted, each int (n,).
+
+    Raises: as `read_run`.
+    """
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    table = read_table(run_dir / "predictions.csv")
+    labels, predictions = (np.array(table[name], int) for name in ("label", "prediction"))
+    accuracy = np.mean(labels == predictions)
+    if abs(accuracy - metrics["test_accuracy"]) > 1e-7:  # one line of 10,000 less is 5e-7
+        lines = f"test accuracy {accuracy:.6f} instead of {metrics['test_accuracy']:.6f}"
+        raise ValueError(f"predictions.csv is not whole: {lines}")
+    return labels, predictions
+
+
+def read_table(path):
+    """Return a CSV file of numbers as one list a column; raises as `read_run`."""
+    text = path.read_text()
     rows = list(csv.DictReader(text.splitlines()))
-    if len(rows) != metrics["epochs"] or not text.endswith("\n"):
-        raise ValueError(f"history.csv is not whole: {len(rows)} lines, {metrics['epochs']} epochs")
-    return metrics, {name: [float(row[name]) for row in rows] for name in rows[0]}
+    if not rows or not text.endswith("\n"):
+        raise ValueError(f"{path.name} is not whole: {len(rows)} lines")
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
 # The plots
@@ -112,7 +142,7 @@ def plot_accuracy(run_dir):
     """
     metrics, history = read_run(run_dir)
     curves = {"training": history["accuracy"], "validation": history["val_accuracy"]}
-    post = metrics["post_test_accuracy"]
+    authors = metrics["authors_test_accuracy"]
 
     with matplotlib.style.context("default"):  # whatever the user's matplotlibrc says
         figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
@@ -121,7 +151,10 @@ def plot_accuracy(run_dir):
             for label, accuracy in curves.items():
                 plot_curve(axes, history["epoch"], accuracy, label)
             axes.axhline(
-                post, color="gray", linewidth=0.8, label=f"test accuracy in the post: {post:.4f}"
+                authors,
+                color="gray",
+                linewidth=0.8,
+                label=f"the author's test accuracy: {authors:.4f}",
             )
             axes.set_ylabel("accuracy")
         last = min(accuracy[-1] for accuracy in curves.values())
@@ -131,67 +164,118 @@ def plot_accuracy(run_dir):
     return run_dir / "accuracy.png"
 
 
-def plot_comparison(results):
-    """Draw `comparison.png` in `results`, 1200 x 500 pixels, of the post's two runs in it.
+def plot_errors(run_dir):
+    """Draw `errors.png` in `run_dir`: the test images that the run got wrong, at most 100.
 
-    On the left the validation accuracy over the epochs; on the right the test accuracy, with
-    its 95 % interval, over the number of parameters, beside the post's. Both from 0.98 to 1.00.
+    Above each stand its label and what the run took it for, below it its number.
+
+    Args, Returns, Raises: as `plot_accuracy`, of `predictions.csv` as well.
+    """
+    metrics, _ = read_run(run_dir)
+    labels, predictions = read_predictions(run_dir)
+    _, (images, _) = load_mnist()
+    wrong = np.nonzero(labels != predictions)[0]
+    shown = wrong[:100]
+    rows = max(1, math.ceil(len(shown) / 10))
+    width, height = 38, 48  # of the place of an image, in its pixels
+    sheet = np.zeros((rows * height, 10 * width), "uint8")
+    first = f"the first {len(shown)} of " if len(shown) < len(wrong) else ""
+
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(10, 10 * (rows * height + 20) / (10 * width)), dpi=100)
+        axes = figure.add_axes((0, 0, 1, rows * height / (rows * height + 20)))
+        axes.axis("off")
+        figure.suptitle(
+            f"{metrics['model']}, seed {metrics['seed']}: {first}{len(wrong)} test images wrong "
+            f"of {len(labels):,} (label → prediction)"
+        )
+        for place, image in enumerate(shown):
+            y, x = height * (place // 10) + 12, width * (place % 10) + 5
+            sheet[y : y + 28, x : x + 28] = images[image, :, :, 0]
+            text = f"{labels[image]} → {predictions[image]}"
+            axes.text(x + 14, y - 2, text, fontsize=12, ha="center", va="bottom")
+            axes.text(x + 14, y + 29, f"{image}", fontsize=7, ha="center", va="top")
+        axes.imshow(sheet, cmap="gray_r", aspect="auto")
+        figure.savefig(run_dir / "errors.png", dpi=100)
+    return run_dir / "errors.png"
+
+
+def plot_comparison(results):
+    """Draw `comparison.png` in `results`, 1200 x 900 pixels, of all runs of 100 epochs in it.
+
+    For each network the validation accuracy of its runs, thin, the median of them, thick, and
+    the post's; at last the test accuracies, with mean and prediction interval, beside the
+    author's. The scale is logarithmic in the errors, so that no run falls out of it; an
+    interval may.
 
     Args:
-        results: the `Path` of a directory with the two run directories.
+        results: the `Path` of a directory with the directories of runs.
 
     Returns, Raises: as `plot_accuracy`.
     """
-    runs = [read_run(results / name) for name in POST_RUNS]
-    large, small = (metrics for metrics, _ in runs)
-    share = f"{100 * small['parameters'] / large['parameters']:.0f} % of the parameters"
-
+    runs = {name: [read_run(path) for path in run_dirs_of(results, name)] for name in NETWORKS}
     with matplotlib.style.context("default"):
-        figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
-        figure.suptitle(
-            f"{share}, nearly the same accuracy: "
-            f"{small['test_accuracy']:.4f} instead of {large['test_accuracy']:.4f}"
-        )
-        left, right = figure.subplots(1, 2)
-        for metrics, history in runs:
-            plot_curve(left, history["epoch"], history["val_accuracy"], metrics["model"])
-        left.set_ylabel("validation accuracy")
-        left.legend(loc="lower right")
-        plot_test_accuracies(right, [large, small])
-        arrow = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0}
-        x, y = (small["parameters"], 0.9975), (large["parameters"], 0.9975)
-        right.annotate("", x, y, arrowprops=arrow)
-        right.text((x[0] + y[0]) / 2, 0.9978, share, ha="center")
-        for axes in (left, right):
-            axes.set_ylim(0.98, 1)
+        figure = Figure(figsize=(12, 9), dpi=100, layout="constrained")
+        figure.suptitle("The runs here in color, the author's in black")
+        *panels, last = figure.subplots(2, 2, sharey=True).ravel()
+        last.set_yscale("function", functions=(from_accuracy, to_accuracy))
+        for place, (axes, name) in enumerate(zip(panels, runs, strict=True)):
+            axes.set_title(f"{name}: validation accuracy")
+            plot_validation(axes, [history for _, history in runs[name]], f"C{place}")
+            axes.plot(*posts_curve(name), "k", linewidth=1)
+            plot_test_accuracies(last, place, [metrics for metrics, _ in runs[name]])
+        last.set_title("test accuracy: runs, mean, 95 % prediction interval")
+        last.set_xticks(range(len(runs)), runs)
+        last.set_xlim(-0.5, 2.5)
+        low, high = last.get_ylim()
+        last.set_ylim(low, high)  # an interval over few runs may be wider
+        for place, found in enumerate(runs.values()):
+            plot_interval(last, place, [metrics["test_accuracy"] for metrics, _ in found])
+        last.set_yticks([tick for tick in ACCURACY_TICKS if low < tick < high])
+        last.yaxis.set_major_formatter("{x:g}")
+        for axes in (*panels, last):
+            axes.grid(axis="y", linewidth=0.3)
+            axes.tick_params(labelleft=True)
         figure.savefig(results / "comparison.png", dpi=100)
     return results / "comparison.png"
 
 
-def plot_test_accuracies(axes, runs):
-    """Draw test accuracies, with their 95 % intervals and beside the post's, over the parameters.
+def from_accuracy(accuracy):
+    """Return where an accuracy stands on the scale of `plot_comparison`, which ends at 0.999."""
+    return -np.log10(np.maximum(1 - accuracy, 0.001))
 
-    Args:
-        axes: where to draw.
-        runs: the metrics of the runs, in the order of their colors.
-    """
-    parameters = [metrics["parameters"] for metrics in runs]
-    here = [metrics["test_accuracy"] for metrics in runs]
-    post = [metrics["post_test_accuracy"] for metrics in runs]
-    ends = np.transpose([interval(accuracy) for accuracy in here])
-    errors = np.abs(ends - here)
-    axes.errorbar(parameters, here, errors, fmt="ko", capsize=5, label="here, 95 % interval")
-    axes.plot(parameters, post, "kD", markersize=9, fillstyle="none", label="in the post")
-    for color, metrics, low in zip(("C0", "C1"), runs, ends[0], strict=True):
-        name = f"{metrics['model']}\n{metrics['parameters']:,} parameters"
-        position = (metrics["parameters"], low - 0.0005)
-        axes.text(*position, name, color=color, ha="center", va="top")
-    axes.set_xlim(0, 200_000)
-    axes.set_xticks(range(0, 200_001, 50_000))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel("parameters")
-    axes.set_ylabel("test accuracy")
-    axes.legend(loc="lower right")
+
+def to_accuracy(position):
+    """Return the accuracy at a position of that scale."""
+    return 1 - 10.0**-position
+
+
+def plot_validation(axes, histories, color):
+    """Draw the validation accuracy of several runs, thin, and their median, thick."""
+    if not histories:
+        axes.text(0.5, 0.5, "not trained yet", transform=axes.transAxes, ha="center")
+        axes.set_xticks([])
+        return
+    curves = [history["val_accuracy"] for history in histories]
+    epochs = histories[0]["epoch"]
+    for curve in curves:
+        axes.plot(epochs, curve, color, linewidth=0.5)
+    axes.plot(epochs, np.median(curves, axis=0), color, linewidth=2)
+    axes.set_xlabel("epoch")
+
+
+def plot_test_accuracies(axes, place, runs):
+    """Draw the test accuracies of the runs of one network, and the author's, at `place` on x."""
+    places = [place - 0.3 + 0.04 * i for i in range(len(runs))]
+    axes.plot(places, [run["test_accuracy"] for run in runs], f"C{place}o", fillstyle="none")
+    axes.plot([place + 0.2] * len(runs), [run["authors_test_accuracy"] for run in runs], "kD")
+
+
+def plot_interval(axes, place, accuracies):
+    """Draw the mean of test accuracies with their prediction interval, if there are two."""
+    if len(accuracies) > 1:
+        mean, low, high = prediction_interval(accuracies)
+        axes.errorbar(place, mean, [[mean - low], [high - mean]], fmt=f"C{place}o", capsize=8)
 
 
 def plot_curve(axes, epochs, accuracy, label):
@@ -201,12 +285,37 @@ def plot_curve(axes, epochs, accuracy, label):
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
-def interval(accuracy):
-    """Return the 95 % confidence interval of an accuracy on the 10,000 test images (Wilson's)."""
-    n, z = TEST_IMAGES, NormalDist().inv_cdf(0.975)
-    center = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
-    return center - half, center + half
+# The comparison of runs
+
+
+def run_dirs_of(results, network):
+    """Return the directories of the runs of 100 epochs of `network` in `results`, by seed."""
+    files = results.glob(f"{network}-100epochs-seed*/metrics.json")
+    return sorted((file.parent for file in files), key=lambda path: int(path.name.split("seed")[1]))
+
+
+def posts_curve(name):
+    """Return epochs and validation accuracies read off the post's figure; NaN where hidden."""
+    rows = [
+        row for row in csv.DictReader(POST_CURVES.read_text().splitlines()) if row["model"] == name
+    ]
+    return (
+        [int(row["epoch"]) for row in rows],
+        [float(row["val_accuracy"] or "nan") for row in rows],
+    )
+
+
+def prediction_interval(values):
+    """Return the mean of `values`, and the ends of the 95 % interval for one more of them.
+
+    mean ± t sd sqrt(1 + 1 / n), where t is the 97.5 % quantile of Student's distribution with
+    n - 1 degrees of freedom; `values` are n numbers, two or more.
+    """
+    from scipy import stats  # what trains does not need it
+
+    n, mean, deviation = len(values), np.mean(values), np.std(values, ddof=1)
+    half = stats.t.ppf(0.975, n - 1) * deviation * math.sqrt(1 + 1 / n)
+    return mean, mean - half, mean + half
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def main(ways):
         "| ratio (quartiles) | peak memory, MB |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name in train.POST_TEST_ACCURACY:
+    for name in train.POST_MODELS:
         results = compare(ways, name)
         first = results[ways[0]]
         for way, result in results.items():

@@ -1,9 +1,10 @@
-"""What the post states of its two networks: the one place of these facts in the tests.
+"""What the author states of the networks: the one place of these facts in the tests.
 
-Source: the summary tables, the code and the printed accuracies of the post.
+Source: the summary tables, the code and the printed accuracies of the post; for `deep_cnn`,
+those of the notebook of 10 October 2017 in the author's repository.
 """
 
-# Layer kind, output shape without the batch, parameters: every row of the post's tables.
+# Layer kind, output shape without the batch, parameters: every row of the tables.
 SUMMARY = {
     "deep_cnn_advanced": [
         ("Conv2D", (28, 28, 50), 500),
@@ -64,15 +65,40 @@ SUMMARY = {
         ("Dropout", (50,), 0),
         ("Dense", (10,), 510),
     ],
+    "deep_cnn": [
+        ("Conv2D", (28, 28, 50), 500),
+        ("Activation", (28, 28, 50), 0),
+        ("Conv2D", (28, 28, 50), 22_550),
+        ("Activation", (28, 28, 50), 0),
+        ("MaxPooling2D", (14, 14, 50), 0),
+        ("Conv2D", (14, 14, 50), 22_550),
+        ("Activation", (14, 14, 50), 0),
+        ("Conv2D", (14, 14, 50), 22_550),
+        ("Activation", (14, 14, 50), 0),
+        ("MaxPooling2D", (7, 7, 50), 0),
+        ("Conv2D", (7, 7, 50), 22_550),
+        ("Activation", (7, 7, 50), 0),
+        ("Conv2D", (7, 7, 50), 22_550),
+        ("Activation", (7, 7, 50), 0),
+        ("MaxPooling2D", (3, 3, 50), 0),
+        ("Flatten", (450,), 0),
+        ("Dense", (50,), 22_550),
+        ("Dense", (10,), 510),
+    ],
 }
 
 # Total, trainable, non-trainable.
 PARAMETERS = {
     "deep_cnn_advanced": (137_510, 136_910, 600),
     "deep_cnn_advanced_nin": (87_135, 86_785, 350),
+    "deep_cnn": (136_310, 136_310, 0),
 }
 
-TEST_ACCURACY = {"deep_cnn_advanced": 0.9942, "deep_cnn_advanced_nin": 0.9914}
+TEST_ACCURACY = {
+    "deep_cnn_advanced": 0.9942,
+    "deep_cnn_advanced_nin": 0.9914,
+    "deep_cnn": 0.9368,
+}
 
 # Of a convolution with this kernel: filters, strides, padding.
 CONVOLUTIONS = {

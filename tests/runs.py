@@ -17,7 +17,14 @@ from data import load_mnist
 TESTS = Path(__file__).parent
 PROJECT = TESTS.parent
 NIN = "deep_cnn_advanced_nin"
-RESULT_FILES = {"accuracy.png", "history.csv", "metrics.json", "model.keras"}
+RESULT_FILES = {
+    "accuracy.png",
+    "errors.png",
+    "history.csv",
+    "metrics.json",
+    "model.keras",
+    "predictions.csv",
+}
 
 
 def load_few():

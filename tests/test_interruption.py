@@ -93,7 +93,9 @@ def test_goes_on_after_a_kill_in_a_terminal_whatever_the_users_keras_settings(
     # The time left comes after the epoch's complete bar, on a line of its own.
     assert re.search(rb"Epoch 2/3\r\n.*10/10.*val_loss: \S+\r\ntime left: about", shown, re.DOTALL)
     assert b"Epoch 1/3" not in shown and b"Epoch 3/3" in shown
-    assert json.loads((run.directory / "metrics.json").read_text())["devices"] == [train.device()]
+    metrics = json.loads((run.directory / "metrics.json").read_text())
+    assert metrics["devices"] == [train.device()]
+    assert metrics["interrupted_after_epochs"] == [1]
     assert_complete(run, three_epochs)
 
 
@@ -141,7 +143,7 @@ from pathlib import Path
 import numpy as np
 import train
 for i in itertools.count(int(sys.argv[2])):
-    state = train.State({}, [], [i], [np.full((40, 50), i), np.full(i % 7, i)])
+    state = train.State({}, [], [], [i], [np.full((40, 50), i), np.full(i % 7, i)])
     train.write_state(Path(sys.argv[1]), state)
     print(i, flush=True)
 """
@@ -201,7 +203,7 @@ def steps(monkeypatch):
 
 
 def test_a_state_is_on_the_disk_before_it_replaces_the_earlier(steps, tmp_path):
-    train.write_state(tmp_path / "state.npz", train.State({}, [], [], []))
+    train.write_state(tmp_path / "state.npz", train.State({}, [], [], [], []))
     assert steps == ["sync state.npz.tmp", "replace state.npz"]
 
 
@@ -212,10 +214,10 @@ def save_small(interrupted, three_epochs, monkeypatch):
     metrics, _ = plot.read_run(three_epochs)
     history = train.read_state(run.state_file).history
     model = SimpleNamespace(save=lambda path: path.write_text("a network"))
-    monkeypatch.setattr(
-        plot, "plot_accuracy", lambda run_dir: (run_dir / "accuracy.png").write_text("a plot")
-    )
-    return run, lambda: train.save(run, model, metrics, history)
+    for function, name in (("plot_accuracy", "accuracy.png"), ("plot_errors", "errors.png")):
+        monkeypatch.setattr(plot, function, lambda run, name=name: (run / name).write_text("plot"))
+    predictions = [{"image": 0, "label": 7, "prediction": 7}]
+    return run, lambda: train.save(run, model, metrics, history, predictions)
 
 
 def test_there_is_a_whole_state_or_whole_results_at_every_line_of_save(save_small, three_epochs):
@@ -244,7 +246,7 @@ def test_there_is_a_whole_state_or_whole_results_at_every_line_of_save(save_smal
             assert {path.name for path in run.directory.iterdir()} == RESULT_FILES
             assert history_of(run.directory) == history_of(three_epochs)
             assert (run.directory / "model.keras").read_text() == "a network"
-            assert (run.directory / "accuracy.png").read_text() == "a plot"
+            assert (run.directory / "accuracy.png").read_text() == "plot"
             if run.unfinished.exists():
                 shutil.rmtree(run.directory)
         else:

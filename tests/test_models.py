@@ -1,4 +1,4 @@
-"""The two networks are the post's: every row of its tables, and every setting of its layers."""
+"""The networks are the author's: every row of the tables, and every setting of the layers."""
 
 import keras
 import numpy as np
@@ -54,8 +54,9 @@ def test_the_posts_tables_add_up_to_its_totals():
 
 
 def test_names_are_the_posts_in_its_order():
-    assert list(MODELS) == list(post.SUMMARY) == list(train.POST_TEST_ACCURACY)
-    assert post.TEST_ACCURACY == train.POST_TEST_ACCURACY
+    assert list(MODELS) == list(post.SUMMARY) == list(train.AUTHORS_TEST_ACCURACY)
+    assert post.TEST_ACCURACY == train.AUTHORS_TEST_ACCURACY
+    assert train.POST_MODELS == ("deep_cnn_advanced", "deep_cnn_advanced_nin")
     assert [MODELS[name].__name__ for name in MODELS] == list(MODELS)
 
 
@@ -70,14 +71,21 @@ def test_input_is_one_image_with_a_channel(model):
     assert model.compute_dtype == model.variable_dtype == "float32"
 
 
-def test_every_convolution_and_dense_layer_starts_he_normal(model):
+def test_every_convolution_and_dense_layer_starts_as_the_authors(model):
+    """He-normal, a truncated normal; in the plain network Keras's default, uniform by Glorot."""
     layers = layers_of(model, keras.layers.Conv2D) + layers_of(model, keras.layers.Dense)
     for layer in layers:
-        assert type(layer.kernel_initializer) is keras.initializers.HeNormal
-        assert type(layer.bias_initializer) is keras.initializers.Zeros
-        # And the weights are so: a truncated normal, its standard deviation sqrt(2 / fan-in).
         kernel = layer.kernel.numpy()
-        expected = np.sqrt(2 / np.prod(kernel.shape[:-1]))
+        area, fan_in = np.prod(kernel.shape[:-2]), np.prod(kernel.shape[:-1])
+        if model.name == "deep_cnn":
+            expected_type = keras.initializers.GlorotUniform
+            expected = np.sqrt(2 / (fan_in + area * kernel.shape[-1]))
+        else:
+            expected_type = keras.initializers.HeNormal
+            expected = np.sqrt(2 / fan_in)
+        assert type(layer.kernel_initializer) is expected_type
+        assert type(layer.bias_initializer) is keras.initializers.Zeros
+        # And the weights are so.
         assert kernel.std() == pytest.approx(expected, rel=5 / np.sqrt(2 * kernel.size))
         assert not layer.bias.numpy().any()
 
@@ -107,7 +115,8 @@ def test_pooling_and_dropout(model):
     for layer in layers_of(model, keras.layers.MaxPooling2D):
         assert (layer.pool_size, layer.strides) == (post.POOL_SIZE, post.POOL_SIZE)
         assert layer.padding == "valid"
-    assert [layer.rate for layer in layers_of(model, keras.layers.Dropout)] == [post.DROPOUT_RATE]
+    rates = [layer.rate for layer in layers_of(model, keras.layers.Dropout)]
+    assert rates == ([] if model.name == "deep_cnn" else [post.DROPOUT_RATE])
 
 
 def test_compile_settings(model):

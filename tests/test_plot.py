@@ -2,17 +2,19 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import matplotlib.image
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
-from post import PARAMETERS
+from matplotlib.colors import to_rgb, to_rgba
+from post import TEST_ACCURACY
 from runs import PROJECT, run
 
 import plot
+from data import load_mnist
 
 TRAINING, VALIDATION = to_rgb("C0"), to_rgb("C1")
 LEFT, RIGHT = np.s_[:430, :600], np.s_[:430, 600:]
@@ -24,9 +26,13 @@ def write_run(run_dir, accuracy, val_accuracy, **more_metrics):
         "model": "deep_cnn_advanced",
         "seed": 0,
         "epochs": len(accuracy),
-        "post_test_accuracy": 0.9942,
+        "test_accuracy": 0.99,
+        "authors_test_accuracy": 0.9942,
     } | more_metrics
     (run_dir / "metrics.json").write_text(json.dumps(metrics))
+    wrong = round(1000 * (1 - metrics["test_accuracy"]))
+    rows = [f"{image},7,{2 if image < wrong else 7}" for image in range(1000)]
+    (run_dir / "predictions.csv").write_text("\n".join(["image,label,prediction", *rows]) + "\n")
     rows = [
         f"{epoch},{a},0.1,{v},0.1,1.0"
         for epoch, (a, v) in enumerate(zip(accuracy, val_accuracy, strict=True), start=1)
@@ -98,7 +104,7 @@ def test_posts_accuracy_is_a_line_through_both_panels(panel, bottom, image, tmp_
     lines = []
     for accuracy in (0.9942, 0.9842):
         (run_dir / "metrics.json").write_text(
-            json.dumps(metrics | {"post_test_accuracy": accuracy})
+            json.dumps(metrics | {"authors_test_accuracy": accuracy})
         )
         plot.plot_accuracy(run_dir)
         lines.append(picture(run_dir))
@@ -129,69 +135,140 @@ def test_a_users_matplotlibrc_changes_nothing(image, tmp_path):
     assert np.array_equal(picture(run_dir), image)
 
 
-# The comparison of the post's two runs
+# The digits that a run got wrong
 
 
-def write_published(results, post):
-    """Write runs whose validation accuracy ends at 0.993 and 0.989, like the test accuracy."""
-    epochs = np.arange(1, 101)
-    for name, (parameters, _, _), end in zip(
-        plot.POST_RUNS, PARAMETERS.values(), (0.993, 0.989), strict=True
-    ):
-        write_run(
-            results / name,
-            0.999 - 0.1 / epochs,
-            end - 0.01 / epochs,
-            parameters=parameters,
-            test_accuracy=end,
-            post_test_accuracy=post,
-        )
-
-
-@pytest.fixture(scope="module")
-def comparison(tmp_path_factory):
-    results = tmp_path_factory.mktemp("comparison")
-    write_published(results, post=0.983)
-    assert plot.plot_comparison(results) == results / "comparison.png"
-    return picture(results, "comparison.png")
-
-
-def accuracy_at(panel, row):
-    _, _, top, bottom = frame(panel)
-    return 1 - 0.02 * (row - top) / (bottom - top)
-
-
-def test_comparison_has_both_validation_curves(comparison):
-    panel = comparison[:, :600]
-    assert panel.shape[:2] == (500, 600)
-    for color, end in ((TRAINING, 0.993), (VALIDATION, 0.989)):  # the first color, the second
-        last = np.median(rows_of(panel[:380, 400:], color))
-        assert accuracy_at(panel, last) == pytest.approx(end, abs=0.0003)
-
-
-@pytest.mark.parametrize(("parameters", "accuracy"), [(137_510, 0.993), (87_135, 0.989)])
-def test_comparison_has_test_accuracies_with_intervals_and_the_posts(
-    comparison, parameters, accuracy
+@pytest.mark.parametrize(
+    ("accuracy", "shown", "title"),
+    [
+        (1, 0, "0 test images wrong of 1,000"),
+        (0.99, 10, "10 test images wrong of 1,000"),
+        (0.977, 23, "23 test images wrong of 1,000"),
+        (0.1, 100, "the first 100 of 900 test images wrong of 1,000"),
+    ],
+)
+def test_errors_show_the_images_with_label_and_prediction(
+    accuracy, shown, title, tmp_path, monkeypatch
 ):
-    panel = comparison[:, 600:]
-    left, right, *_ = frame(panel)
-    column = round(left + (right - left) * parameters / 200_000)
-    rows = np.nonzero(black(panel)[:, column - 1 : column + 2].any(axis=1))[0]
-    found = accuracy_at(panel, rows)
-    here = found[(found > 0.985) & (found < 0.997)]
-    assert (here.min(), here.max()) == pytest.approx(plot.interval(accuracy), abs=0.0003)
-    post = found[(found > 0.981) & (found < 0.985)]
-    assert (post.min() + post.max()) / 2 == pytest.approx(0.983, abs=0.0002)
+    figures = drawn_figures(monkeypatch)
+    run_dir = write_run(tmp_path, [0.9], [0.9], test_accuracy=accuracy)
+    assert plot.plot_errors(run_dir) == run_dir / "errors.png"
+    (figure,) = figures
+    assert title in figure.get_suptitle() and "deep_cnn_advanced, seed 0" in figure.get_suptitle()
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts[::2]] == ["7 → 2"] * shown
+    assert [text.get_text() for text in axes.texts[1::2]] == [str(i) for i in range(shown)]
+
+    # Each image stands between its two texts, and nothing else is there.
+    sheet = axes.images[0].get_array()
+    _, (images, _) = load_mnist()
+    assert sheet.sum() == images[:shown].sum(dtype=int)
+    for above, below in zip(axes.texts[::2], axes.texts[1::2], strict=True):
+        x, top = above.get_position()
+        y = top + 2
+        place = np.s_[y : y + 28, x - 14 : x + 14]
+        assert np.array_equal(sheet[place], images[int(below.get_text()), :, :, 0])
+    assert picture(run_dir, "errors.png").shape[1] == 1000
 
 
-@pytest.mark.parametrize("accuracy", [0.9942, 0.9914, 0.5])
-def test_interval_is_wilsons(accuracy):
-    """Its ends are the true accuracies from which this one is 1.96 standard deviations off."""
-    low, high = plot.interval(accuracy)
-    assert low < accuracy < high
-    for true in (low, high):
-        deviation = (true * (1 - true) / 10_000) ** 0.5
-        assert abs(accuracy - true) / deviation == pytest.approx(1.959964)
+def drawn_figures(monkeypatch):
+    """Return a list that will hold the figures that are drawn."""
+    figures = []
+    savefig = plot.Figure.savefig
+
+    def keep(figure, *arguments, **options):
+        figures.append(figure)
+        savefig(figure, *arguments, **options)
+
+    monkeypatch.setattr(plot.Figure, "savefig", keep)
+    return figures
+
+
+# The comparison of many runs
+
+
+def write_published(results, seeds, collapse=False):
+    """Write runs of constant accuracies; return them: validation and test, by network."""
+    written = {}
+    for network, (name, n) in enumerate(zip(plot.NETWORKS, seeds, strict=True)):
+        written[name] = []
+        for seed in range(n):
+            validation = 0.1 if collapse and network == 0 else 0.98 + 0.005 * network - seed / 1000
+            test = validation + 0.002
+            write_run(
+                results / f"{name}-100epochs-seed{seed}",
+                [0.999] * 100,
+                [validation] * 100,
+                model=name,
+                seed=seed,
+                test_accuracy=test,
+                authors_test_accuracy=TEST_ACCURACY[name],
+            )
+            written[name].append((validation, test))
+    return written
+
+
+@pytest.mark.parametrize(
+    ("seeds", "collapse"),
+    [((0, 1, 1), False), ((1, 2, 1), False), ((3, 5, 5), True), ((3, 12, 5), False)],
+)
+def test_comparison_shows_all_runs_their_medians_and_the_posts(
+    seeds, collapse, tmp_path, monkeypatch
+):
+    figures = drawn_figures(monkeypatch)
+    written = write_published(tmp_path, seeds, collapse)
+    assert plot.plot_comparison(tmp_path) == tmp_path / "comparison.png"
+    assert picture(tmp_path, "comparison.png").shape == (900, 1200, 3)
+    *panels, last = figures[0].axes
+    bottom, top = last.get_ylim()
+    seen = []
+    for place, (name, runs) in enumerate(written.items()):
+        axes = panels[place]
+        assert axes.get_title() == f"{name}: validation accuracy"
+        if not runs:
+            assert [text.get_text() for text in axes.texts] == ["not trained yet"]
+            continue
+        *thin, median, post = axes.lines
+        validation = [run[0] for run in runs]
+        assert [line.get_ydata()[0] for line in thin] == validation
+        assert set(median.get_ydata()) == {np.median(validation)}
+        assert median.get_linewidth() >= 3 * max(line.get_linewidth() for line in thin)
+        assert {to_rgba(line.get_color()) for line in (*thin, median)} == {to_rgba(f"C{place}")}
+        assert to_rgba(post.get_color()) == to_rgba("black")
+        curve = plot.posts_curve(name)
+        assert np.array_equal(post.get_xydata().T, curve, equal_nan=True)
+        assert len(curve[0]) == (0 if name == "deep_cnn" else 75)
+        seen += [*validation, *np.array(curve[1])[~np.isnan(curve[1])]]
+
+    for place, (name, runs) in enumerate(written.items()):
+        tests = [run[1] for run in runs]
+        points = [line.get_xydata() for line in last.lines]
+        points = [(x, y) for line in points for x, y in line if abs(x - place) < 0.5]
+        expected = [(place - 0.3 + 0.04 * seed, test) for seed, test in enumerate(tests)]
+        expected += [(place + 0.2, TEST_ACCURACY[name])] * len(tests)
+        seen += [y for _, y in expected]
+        if len(tests) > 1:  # mean and ends of the interval
+            expected += [(place, value) for value in plot.prediction_interval(tests)]
+        assert sorted(np.round(points, 9).tolist()) == sorted(np.round(expected, 9).tolist())
+    assert bottom < min(seen) and max(seen) < top
+    assert (0.1 in last.get_yticks()) == collapse
+    assert 0.99 in last.get_yticks() and {ax.get_ylim() for ax in panels} == {(bottom, top)}
+
+
+def test_prediction_interval_is_that_of_the_criterion():
+    """By hand: mean 0.992, sd 0.001, t(2) = 4.302653, n = 3."""
+    mean, low, high = plot.prediction_interval([0.991, 0.992, 0.993])
+    half = 4.302653 * 0.001 * (4 / 3) ** 0.5
+    assert (mean, low, high) == pytest.approx((0.992, 0.992 - half, 0.992 + half))
+
+
+def test_seeds_are_in_the_order_of_numbers(tmp_path):
+    for seed in (10, 9, 1):
+        long_run(tmp_path / f"deep_cnn-100epochs-seed{seed}")
+    long_run(tmp_path / "deep_cnn-99epochs-seed0")
+    (tmp_path / "deep_cnn-100epochs-seed2.unfinished").mkdir()
+    found = [path.name for path in plot.run_dirs_of(tmp_path, "deep_cnn")]
+    assert found == [f"deep_cnn-100epochs-seed{seed}" for seed in (1, 9, 10)]
 
 
 # The command line
@@ -213,9 +290,13 @@ def main(tmp_path, monkeypatch, capsys):
     return run
 
 
+def pictures(run_dir):
+    return run_dir / "errors.png", run_dir / "accuracy.png"
+
+
 def test_command_redraws_the_runs_it_is_given(tmp_path, main):
     run_dirs = [long_run(tmp_path / name) for name in "ab"]
-    assert main(*run_dirs) == (0, [str(run_dir / "accuracy.png") for run_dir in run_dirs])
+    assert main(*run_dirs) == (0, [str(path) for run_dir in run_dirs for path in pictures(run_dir)])
     for run_dir in run_dirs:
         assert picture(run_dir).shape == (500, 1200, 3)
 
@@ -225,20 +306,21 @@ def test_command_redraws_the_finished_runs_of_results_by_default(tmp_path, main)
     for name in ("a", "b", "published/c", "d.unfinished/results"):
         long_run(tmp_path / "results" / name)
     (tmp_path / "results/unfinished").mkdir()
-    assert main() == (0, ["results/a/accuracy.png", "results/b/accuracy.png"])
-    assert len(list(tmp_path.rglob("*.png"))) == 2
+    names = ["a/errors.png", "a/accuracy.png", "b/errors.png", "b/accuracy.png"]
+    assert main() == (0, [f"results/{name}" for name in names])
+    assert len(list(tmp_path.rglob("*.png"))) == 4
 
 
-def test_command_draws_the_comparison_where_the_posts_two_runs_are(tmp_path, main):
-    write_published(tmp_path / "published", post=0.99)
-    pictures = [f"published/{name}/accuracy.png" for name in plot.POST_RUNS]
-    assert main("published") == (0, [*pictures, "published/comparison.png"])
-    assert picture(tmp_path / "published", "comparison.png").shape == (500, 1200, 3)
+def test_command_draws_the_comparison_where_the_posts_two_networks_are(tmp_path, main):
+    write_published(tmp_path / "published", (1, 1, 1))
+    code, lines = main("published")
+    assert (code, lines[6:]) == (0, ["published/comparison.png"])
+    assert main("published/deep_cnn-100epochs-seed0")[1][2:] == []
 
-    assert main(tmp_path / "published" / plot.POST_RUNS[0])[0] == 0
     (tmp_path / "published/comparison.png").unlink()
-    (tmp_path / "published" / plot.POST_RUNS[1] / "metrics.json").unlink()
-    assert main("published") == (0, pictures[:1])
+    shutil.rmtree(tmp_path / "published/deep_cnn_advanced-100epochs-seed0")
+    code, lines = main("published")
+    assert (code, lines[4:]) == (0, [])
     assert not (tmp_path / "published/comparison.png").exists()
 
 
@@ -269,6 +351,12 @@ DAMAGES = {
     "empty metrics": (("metrics.json", lambda text: ""), ""),
     "metrics of a list": (("metrics.json", lambda text: "[]"), ""),
     "metrics of nothing": (("metrics.json", lambda text: "{}"), "epochs"),
+    "no predictions": (("predictions.csv", None), "No such file"),
+    "predictions cut after a line": (
+        ("predictions.csv", lambda text: text[:-8]),
+        "predictions.csv is not whole: test accuracy 0.989990 instead of 0.990000",
+    ),
+    "predictions cut in a line": (("predictions.csv", lambda text: text[:-1]), "not whole"),
 }  # fmt: skip
 
 
@@ -281,7 +369,7 @@ def test_command_tells_what_is_no_run_in_one_line(case, tmp_path, main):
     else:
         path.unlink()
     line, output = main("run")
-    assert output == []
+    assert output == [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")]
     assert line.startswith("plot.py: cannot draw the results in run: ") and "\n" not in line
     assert part in line
     assert not (tmp_path / "run/accuracy.png").exists()
