@@ -27,7 +27,6 @@ from runs import environment
 import data
 import train
 
-IMAGES = 30_000  # 24,000 to train on, 6,000 to validate: whole turns of ten batches
 SLICE = 1000  # images of a turn
 ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 XLA = {
@@ -84,7 +83,6 @@ def train_by_turns(way, name):
             self.images, self.started = images, time.perf_counter()
 
     (X, y), _ = data.load_mnist()
-    X, y = X[:IMAGES], y[:IMAGES]
     model = train.build(train.Run(name, 1, 0, None))
     turns = Turns()
     plain_fit = model.fit

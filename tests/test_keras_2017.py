@@ -1,9 +1,12 @@
 """The README's table of then and now is what keras_2017.py printed then, and prints today."""
 
 import itertools
+import re
 
 import pytest
 from runs import PROJECT, run
+
+import plot
 
 README = (PROJECT / "README.md").read_text().splitlines()
 
@@ -46,3 +49,22 @@ def test_readme_names_the_keras_that_is_pinned():
     pins = dict(line.split(";")[0].split("==") for line in requirements.splitlines()[1:3])
     versions = f"Keras {pins['keras']} on TensorFlow {pins['tensorflow']}"
     assert any(line.endswith(f"| {versions} |") for line in README)
+
+
+def test_readmes_table_of_the_first_two_epochs():
+    """What `keras_2017.py MODEL` printed then, beside the published runs."""
+    version, *lines = (PROJECT / "tests/keras_2017_training.txt").read_text().splitlines()
+    assert version == "Keras 2.0.8 on TensorFlow 1.3.0"
+    epochs = [
+        re.fullmatch(r"(\w+), epoch (\d): accuracy (\S+), validation (\S+), (\d+) s", line).groups()
+        for line in lines
+    ]
+    assert [epoch[1] for epoch in epochs] == ["1", "2", "1", "2"]
+    for name, epoch, accuracy, validation, seconds in epochs:
+        run_dir = PROJECT / f"results/published/{name}-100epochs-seed0"
+        history = {key: values[int(epoch) - 1] for key, values in plot.read_run(run_dir)[1].items()}
+        assert (
+            f"| {name} | {epoch} | {accuracy} | {history['accuracy']:.4f} "
+            f"| {validation} | {history['val_accuracy']:.4f} "
+            f"| {seconds} | {history['seconds']:.0f} |"
+        ) in README
