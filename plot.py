@@ -128,7 +128,7 @@ def plot_accuracy(run_dir):
 
     On the left training and validation accuracy over the epochs, as the post draws them; on
     the right the same from 0.98 to 1.00 (or from lower, if the run ended lower). A thin line
-    marks the test accuracy that the post reports.
+    marks the author's test accuracy.
 
     Args:
         run_dir: the `Path` of a directory with `history.csv` and `metrics.json`.
@@ -195,7 +195,7 @@ def plot_errors(run_dir):
             text = f"{labels[image]} → {predictions[image]}"
             axes.text(x + 14, y - 2, text, fontsize=12, ha="center", va="bottom")
             axes.text(x + 14, y + 29, f"{image}", fontsize=7, ha="center", va="top")
-        axes.imshow(sheet, cmap="gray_r", aspect="auto")
+        axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=255, aspect="auto")
         figure.savefig(run_dir / "errors.png", dpi=100)
     return run_dir / "errors.png"
 
