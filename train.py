@@ -76,6 +76,7 @@ def train(run, state, mnist, epochs_left):
         **settings(run),
         "epochs": run.epochs,
         "parameters": model.count_params(),
+        "test_images": len(X_test),
         "test_loss": test_loss,
         "test_accuracy": test_accuracy,
         "authors_test_accuracy": authors,

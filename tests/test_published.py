@@ -46,8 +46,9 @@ def test_it_is_the_authors_run_on_the_pinned_versions(run_dir):
     requirements = (PROJECT / "requirements.txt").read_text()
     for package in ("tensorflow", "keras", "numpy"):
         assert f"{package}=={metrics[package]}" in requirements
-    labels, _ = plot.read_predictions(run_dir)  # which checks the accuracy
+    labels, predictions = plot.read_predictions(run_dir)
     assert np.array_equal(labels, load_mnist()[1][1].argmax(axis=1))
+    assert np.mean(labels == predictions) == pytest.approx(metrics["test_accuracy"], abs=1e-7)
 
 
 def test_they_are_small_enough():

@@ -85,6 +85,7 @@ def test_both_models_by_default(tmp_path, three_epochs):
         loss, accuracy = model.evaluate(X_test, y_test, verbose=0)
         assert accuracy == pytest.approx(metrics["test_accuracy"], abs=1e-6)
         assert loss == pytest.approx(metrics["test_loss"], rel=1e-3)
+        assert metrics["test_images"] == 200
         labels, predictions = plot.read_predictions(run_dir)
         assert np.array_equal(labels, y_test.argmax(axis=1))
         assert np.array_equal(predictions, model.predict(X_test, verbose=0).argmax(axis=1))

@@ -1,5 +1,7 @@
 """The verdicts follow the README's criterion, for however many runs there are."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import verdicts
@@ -79,9 +81,26 @@ def test_better_and_more_stable_than_the_plain_network(tmp_path):
     assert f"{LARGE} **is better** than {PLAIN}: by 0.0336 (" in text
     assert "**is more stable** by its falls, 0 to 0 against 45 to 45" in text
     assert "**is more stable** by its spread, 0.0000 to 0.0000 against 0.0051 to 0.0051" in text
-    write_runs(tmp_path, PLAIN, [0.96, 0.961, 0.962], STEADY)
-    text = verdicts.texts(tmp_path)[1]
-    assert text.count("**is not more stable**") == 2  # not less than the same
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "stable"),
+    [
+        ([0, 1], [2, 3], True),
+        ([1], [2], True),
+        ([0, 2], [2, 3], False),
+        ([0, 3], [2, 4], False),
+        ([0, 0], [0, 3], False),
+    ],
+)
+def test_more_stable_if_each_run_has_less_of_it_than_each_of_the_other(here, there, stable):
+    one, other = (
+        SimpleNamespace(name=name, falls=values, spreads=[value / 1000 for value in values])
+        for name, values in ((LARGE, here), (PLAIN, there))
+    )
+    line = verdicts.stability(one, other)
+    assert line.count("**is more stable**") == (2 if stable else 0)
+    assert line.count("**is not more stable**") == (0 if stable else 2)
 
 
 @pytest.mark.parametrize("seeds", [(0, 1, 1), (0, 2, 1), (1, 2, 2), (2, 3, 2), (3, 5, 5)])
