@@ -313,16 +313,17 @@ def test_command_redraws_the_finished_runs_of_results_by_default(tmp_path, main)
 
 
 def test_command_draws_the_comparison_where_the_posts_two_networks_are(tmp_path, main):
-    write_published(tmp_path / "published", (1, 1, 1))
-    code, lines = main("published")
-    assert (code, lines[6:]) == (0, ["published/comparison.png"])
-    assert main("published/deep_cnn-100epochs-seed0")[1][2:] == []
+    results = tmp_path / "published"
+    written = write_published(results, (0, 1, 1))
+    run_dirs = [f"published/{name}-100epochs-seed0" for name, runs in written.items() if runs]
+    drawn = [f"{run_dir}/{name}.png" for run_dir in run_dirs for name in ("errors", "accuracy")]
+    assert main("published") == (0, [*drawn, "published/comparison.png"])
+    assert main(run_dirs[1]) == (0, drawn[2:])
 
-    (tmp_path / "published/comparison.png").unlink()
-    shutil.rmtree(tmp_path / "published/deep_cnn_advanced-100epochs-seed0")
-    code, lines = main("published")
-    assert (code, lines[4:]) == (0, [])
-    assert not (tmp_path / "published/comparison.png").exists()
+    (results / "comparison.png").unlink()
+    shutil.rmtree(tmp_path / run_dirs[0])
+    assert main("published") == (0, drawn[2:])
+    assert not (results / "comparison.png").exists()
 
 
 @pytest.mark.parametrize("name", [None, "results", "results/empty"])
