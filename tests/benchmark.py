@@ -5,9 +5,8 @@ of its own, and lets them train by turns, 500 images at a time, and validate by 
 machine that is shared slows down and speeds up within minutes, but the slices of one turn fall into
 the same mood, and their ratio can be trusted. A process may be slow for as long as it lives, so
 there are ten rounds, with new processes in each. A ratio is the median over all turns, with its
-quartiles; "quiet" is the ratio of the fastest turns, each way's 95th percentile, since neighbours
-slow the two ways down unequally. The post's way is a plain `model.fit` under TensorFlow's
-defaults, the project's is `train.fit`.
+quartiles. The post's way is a plain `model.fit` under TensorFlow's defaults, the project's is
+`train.fit`.
 
 `python tests/benchmark.py post project xla malloc` compares other ways as well: benchmark.md
 tells what came of them.
@@ -136,26 +135,20 @@ def quartiles(values):
     return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
-def fastest(rates):
-    """Return the 95th percentile of the rates."""
-    return statistics.quantiles(rates, n=20, method="inclusive")[-1]
-
-
 def main(ways):
     """Compare the ways for both networks and print the table."""
     train.start_tensorflow()
     print(f"{train.device()}\n")
-    print("| network | work | way | images/s | ratio (quartiles) | quiet |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| network | work | way | images/s | ratio (quartiles) |")
+    print("| --- | --- | --- | --- | --- |")
     for name in train.POST_MODELS:
         rounds = [compare(ways, name) for _ in range(ROUNDS)]
         for kind, way in itertools.product(SLICES, ways):
             rates = [rate for results in rounds for rate in results[way][kind]]
             first = [rate for results in rounds for rate in results[ways[0]][kind]]
             ratio = quartiles([rate / base for rate, base in zip(rates, first, strict=True)])
-            quiet = fastest(rates) / fastest(first)
             speed = statistics.median(rates)
-            print(f"| {name} | {kind} | {way} | {speed:.0f} | {ratio} | {quiet:.2f} |", flush=True)
+            print(f"| {name} | {kind} | {way} | {speed:.0f} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":
