@@ -266,6 +266,7 @@ def settings(run):
         "tensorflow": importlib.metadata.version("tensorflow"),
         "keras": importlib.metadata.version("keras"),
         "TF_ENABLE_ONEDNN_OPTS": os.environ["TF_ENABLE_ONEDNN_OPTS"],
+        "ONEDNN_MAX_CPU_ISA": os.environ["ONEDNN_MAX_CPU_ISA"],
         "batch_size": BATCH_SIZE,
         "validation_split": VALIDATION_SPLIT,
     }
@@ -333,7 +334,7 @@ def starting_state(run):
     state.interruptions.append(len(state.history))
     print(f"{run.model}: resuming after epoch {len(state.history)} of {run.epochs}")
     if state.devices[-1:] != here.devices:
-        print(f"{run.model}: begun on {', '.join(state.devices)}: the last bits will differ")
+        print(f"{run.model}: begun on {', '.join(state.devices)}: the last bits may differ")
         state.devices += here.devices
     return state
 
@@ -434,7 +435,7 @@ def finished(run):
 def device():
     """Return the GPU, or the processor and how many of its cores may be used.
 
-    The last bits of a result depend on it.
+    The last bits of a result may depend on it.
     """
     import tensorflow as tf
 
@@ -462,6 +463,8 @@ def start_tensorflow():
     os.environ["KERAS_HOME"] = os.devnull
     # By itself TensorFlow turns it on only where there is AVX-512 VNNI or BF16, AVX-VNNI or AMX.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # The same bits where there is AVX-512 as where there is none.
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     # TensorFlow 2.21 logs a dozen lines to file descriptor 2 before this counts.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     stderr = os.dup(2)

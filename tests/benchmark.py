@@ -32,17 +32,17 @@ import train
 ROUNDS = 10
 IMAGES = 10_000  # of a round: 8,000 to train, 2,000 to validate, then all to validate once more
 SLICES = {"training": 500, "validation": 1000}  # images of a turn: what the project calls at once
-ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
+PROJECT = {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 XLA = {
     "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit --tf_xla_ops_to_cluster=FUSIBLE"
 }
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 WAYS = {
     "post": {},
-    "project": ONEDNN,
-    "xla": ONEDNN | XLA,
-    "malloc": ONEDNN | MALLOC,
-    "xla+malloc": ONEDNN | XLA | MALLOC,
+    "project": PROJECT,
+    "xla": PROJECT | XLA,
+    "malloc": PROJECT | MALLOC,
+    "xla+malloc": PROJECT | XLA | MALLOC,
 }
 
 

@@ -52,8 +52,8 @@ def run_main(*arguments):
 
 
 def environment(**more):
-    """Return this process's environment without the settings of Keras, TensorFlow and Python."""
-    foreign = "KERAS_", "TF_", "PYTHON"
+    """Return this process's environment without what sets Keras, TensorFlow, oneDNN or Python."""
+    foreign = "KERAS_", "TF_", "ONEDNN_", "DNNL_", "PYTHON"
     own = {name: os.environ[name] for name in os.environ if not name.startswith(foreign)}
     return own | more
 

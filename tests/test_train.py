@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import keras
 import matplotlib
@@ -29,6 +30,9 @@ from test_data import orders
 
 import plot
 import train
+
+CPUINFO = Path("/proc/cpuinfo")
+AVX2 = CPUINFO.exists() and " avx2 " in CPUINFO.read_text()
 
 # From end to end, in processes of their own
 
@@ -64,7 +68,7 @@ def test_both_models_by_default(tmp_path, three_epochs):
         assert metrics["model"] == name
         assert (metrics["parameters"], metrics["epochs"], metrics["seed"]) == (parameters, 2, 0)
         assert metrics["authors_test_accuracy"] == post.TEST_ACCURACY[name]
-        assert metrics["TF_ENABLE_ONEDNN_OPTS"] == "1"
+        assert (metrics["TF_ENABLE_ONEDNN_OPTS"], metrics["ONEDNN_MAX_CPU_ISA"]) == ("1", "AVX2")
         assert metrics["batch_size"] == post.BATCH_SIZE
         assert metrics["validation_split"] == post.VALIDATION_SPLIT
         assert metrics["python"] == platform.python_version()
@@ -163,6 +167,7 @@ def test_importing_changes_nothing(module, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", "/nowhere")
     monkeypatch.setenv("KERAS_MAX_EPOCHS", "7")
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
 
     def process():
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -210,6 +215,15 @@ def test_device_names_the_gpu_that_is_used(details, name, monkeypatch):
     ):
         monkeypatch.setattr(f"tensorflow.config.{function}", lambda device, r=result: r)
     assert train.device() == name
+
+
+@pytest.mark.skipif(not AVX2, reason="only x86 processors have AVX2")
+def test_onednn_computes_with_avx2_on_every_processor(tmp_path):
+    """As oneDNN tells itself; runs where there is AVX-512 would else have other bits."""
+    arguments = "tests/train_small.py", NIN, "--epochs", 1, "--output", tmp_path
+    code, output, _ = run(*arguments, env={"ONEDNN_VERBOSE": "1"})
+    assert code == 0
+    assert re.findall("cpu,isa:(.*)", output) == ["Intel AVX2"]
 
 
 # The training
