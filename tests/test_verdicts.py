@@ -70,6 +70,7 @@ def test_difference_by_hand(tmp_path):
     assert gap == pytest.approx([0.004, 0.004 - half, 0.004 + half])
     line = verdicts.difference(*networks)
     assert "**is not shown to be better**" in line  # by 0.0040 (-0.0006 to 0.0086)
+    assert "**is not shown to be better**" in verdicts.difference(*reversed(networks))
     ratio = (110 * 90) ** 0.5 / (70 * 60 * 50) ** (1 / 3)
     assert f"makes {ratio:.2f} (" in line and "(the author's: 1.48)" in line
 
@@ -81,26 +82,28 @@ def test_better_and_more_stable_than_the_plain_network(tmp_path):
     assert f"{LARGE} **is better** than {PLAIN}: by 0.0336 (" in text
     assert "**is more stable** by its falls, 0 to 0 against 45 to 45" in text
     assert "**is more stable** by its spread, 0.0000 to 0.0000 against 0.0051 to 0.0051" in text
+    plain, large = (verdicts.Network(tmp_path, name) for name in (PLAIN, LARGE))
+    assert f"{PLAIN} **is worse** than {LARGE}: by -0.0336 (" in verdicts.difference(plain, large)
 
 
 @pytest.mark.parametrize(
-    ("here", "there", "stable"),
+    ("here", "there", "verdict"),
     [
-        ([0, 1], [2, 3], True),
-        ([1], [2], True),
-        ([0, 2], [2, 3], False),
-        ([0, 3], [2, 4], False),
-        ([0, 0], [0, 3], False),
+        ([0, 1], [2, 3], "is more stable"),
+        ([1], [2], "is more stable"),
+        ([0, 2], [2, 3], "is not more stable"),
+        ([0, 3], [2, 4], "is not more stable"),
+        ([0, 0], [0, 3], "is not more stable"),
+        ([0, 3], [0, 0], "is not more stable"),
+        ([2, 3], [0, 1], "is less stable"),
     ],
 )
-def test_more_stable_if_each_run_has_less_of_it_than_each_of_the_other(here, there, stable):
+def test_more_stable_if_each_run_has_less_of_it_than_each_of_the_other(here, there, verdict):
     one, other = (
         SimpleNamespace(name=name, falls=values, spreads=[value / 1000 for value in values])
         for name, values in ((LARGE, here), (PLAIN, there))
     )
-    line = verdicts.stability(one, other)
-    assert line.count("**is more stable**") == (2 if stable else 0)
-    assert line.count("**is not more stable**") == (0 if stable else 2)
+    assert verdicts.stability(one, other).count(f"**{verdict}**") == 2
 
 
 @pytest.mark.parametrize("seeds", [(0, 1, 1), (0, 2, 1), (1, 2, 2), (2, 3, 2), (3, 5, 5)])

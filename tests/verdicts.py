@@ -122,13 +122,13 @@ def reproduction(network):
 
 
 def difference(one, other):
-    """Tell how much better one network is than another, with Welch's intervals."""
+    """Tell how much better or worse one network is than another, with Welch's intervals."""
     gap = welch(one.accuracies, other.accuracies)
     ratio = np.exp(welch(np.log(other.wrong), np.log(one.wrong)))
     authors = (1 - other.authors_accuracy) / (1 - one.authors_accuracy)
-    verdict = "is" if gap[1] > 0 else "is not shown to be"
+    verdict = "better" if gap[1] > 0 else "worse" if gap[2] < 0 else "not shown to be better"
     return (
-        f"{one.name} **{verdict} better** than {other.name}: by {span(gap, 4)} in accuracy. "
+        f"{one.name} **is {verdict}** than {other.name}: by {span(gap, 4)} in accuracy. "
         f"The latter makes {span(ratio, 2)} times as many errors (the author's: {authors:.2f})."
     )
 
@@ -146,15 +146,17 @@ def span(values, digits):
 
 
 def stability(one, plain):
-    """Tell whether every run of a network has less of each measure than every plain one."""
+    """Tell whether every run of a network has less, or more, of a measure than every plain one."""
     parts = []
     for name, here, there, digits in (
         ("falls", one.falls, plain.falls, 0),
         ("spread", one.spreads, plain.spreads, 4),
     ):
-        verdict = "is" if max(here) < min(there) else "is not"
+        verdict = (
+            "more" if max(here) < min(there) else "less" if min(here) > max(there) else "not more"
+        )
         ranges = (f"{min(v):.{digits}f} to {max(v):.{digits}f}" for v in (here, there))
-        parts.append(f"**{verdict} more stable** by its {name}, {' against '.join(ranges)}")
+        parts.append(f"**is {verdict} stable** by its {name}, {' against '.join(ranges)}")
     return f"{one.name} {', and '.join(parts)} of {plain.name}."
 
 
