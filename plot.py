@@ -1,7 +1,8 @@
 """The files of finished runs, written and read, and the plots drawn from them.
 
-`python plot.py [DIR ...]` redraws `accuracy.png` and `errors.png` of the runs in each directory
-(default: `results`), and its `comparison.png` where runs of both networks of the post are in it.
+`python plot.py RUN` redraws `accuracy.png` and `errors.png` of a run, given its directory;
+`python plot.py RUN RUN ...` compares runs, of any networks, in `comparison.png`. A directory
+with several runs stands for all of them; without an argument that is `results`.
 """
 
 import argparse
@@ -11,49 +12,61 @@ import math
 import sys
 from pathlib import Path
 
-import matplotlib.style
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from data import load_mnist
+from machine import matplotlib_importable, run_as_program
 
-NETWORKS = ("deep_cnn", "deep_cnn_advanced", "deep_cnn_advanced_nin")
-ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998)
-POST_CURVES = Path(__file__).with_name("results") / "published/post.csv"
+with matplotlib_importable():
+    import matplotlib.style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 
 def main(argv=None):
-    """Redraw the plots that the command line asks for."""
-    parser = argparse.ArgumentParser("plot.py", description="Redraw the plots of finished runs.")
+    """Redraw the plots of the run that the command line names, or compare several.
+
+    Raises:
+        SystemExit: there is no run, or one whose plots cannot be drawn, told in one line.
+    """
+    parser = argparse.ArgumentParser("plot.py", description="Plot finished runs.")
     parser.add_argument(
         "directories",
-        metavar="DIR",
+        metavar="RUN",
         nargs="*",
         type=Path,
         default=[Path("results")],
-        help="the directory of a run, or one with several of them (default: results)",
+        help="the directory of a run, or one with several of them (default: results); several "
+        "runs are compared, in comparison.png in the current directory",
     )
+    run_dirs = {}
     for directory in parser.parse_args(argv).directories:
-        if (directory / "metrics.json").exists():
-            run_dirs = [directory]
-        else:
-            run_dirs = sorted(path.parent for path in directory.glob("*/metrics.json"))
-        if not run_dirs:
+        found = runs_in(directory)
+        if not found:
             sys.exit(f"plot.py: there is no finished run in {directory}")
-        for run_dir in run_dirs:
-            draw(plot_errors, run_dir)
-            draw(plot_accuracy, run_dir)
-        if all(run_dirs_of(directory, name) for name in NETWORKS[1:]):  # the post's two
-            draw(plot_comparison, directory)
+        run_dirs.update((run_dir.resolve(), run_dir) for run_dir in found)
+    if len(run_dirs) == 1:
+        draw(plot_errors, *run_dirs.values())
+        draw(plot_accuracy, *run_dirs.values())
+    else:
+        draw(plot_comparison, list(run_dirs.values()))
 
 
-def draw(plot, directory):
+def runs_in(directory):
+    """Return the directory, if it is that of a finished run, or else those of the runs in it."""
+    if (directory / "metrics.json").exists():
+        return [directory]
+    return sorted(path.parent for path in directory.glob("*/metrics.json"))
+
+
+def draw(plot, runs):
     """Call `plot` and print which file it wrote, or end the program with one line."""
     try:
-        picture = plot(directory)
+        picture = plot(runs)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.exit(f"plot.py: cannot draw the results in {directory}: {error}")
+        sys.exit(
+            f"plot.py: cannot draw {runs if isinstance(runs, Path) else 'the comparison'}: {error}"
+        )
     print(picture)
 
 
@@ -68,7 +81,8 @@ def write_run(run_dir, metrics, history, predictions):
         metrics: a dict for JSON.
         history: a list of one dict an epoch, all with the same keys.
         predictions: a list of one dict for each test image, in their order: `image`, its
-            number, `label` and `prediction`, digits.
+            number, `label` and `prediction`, digits, and `probability`, float32, what the
+            network gave to the label.
 
     Raises:
         OSError: a file cannot be written.
@@ -84,21 +98,32 @@ def write_run(run_dir, metrics, history, predictions):
 def read_run(run_dir):
     """Return the metrics of a run, and its history as one list of numbers a column.
 
+    Args:
+        run_dir: the directory of the run, a `Path` or a string.
+
+    Returns:
+        A dict, what metrics.json has, and a dict of the columns of history.csv: `epoch`,
+        `accuracy`, `loss`, `val_accuracy`, `val_loss`, `seconds`, a list of numbers each.
+
     Raises:
         OSError: a file of the run cannot be read.
         ValueError, KeyError, TypeError: a file of the run is not what `write_run` wrote.
     """
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    return metrics, read_table(run_dir / "history.csv", metrics["epochs"])
+    metrics = read_metrics(run_dir)
+    return metrics, read_table(Path(run_dir) / "history.csv", metrics["epochs"])
+
+
+def read_metrics(run_dir):
+    """Return what metrics.json of a run has, a dict; raises as `read_run`."""
+    return {**json.loads((Path(run_dir) / "metrics.json").read_text())}
 
 
 def read_predictions(run_dir):
     """Return the labels of the test images and what the run took them for, each int (n,).
 
-    Raises: as `read_run`.
+    Args, Raises: as `read_run`.
     """
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    table = read_table(run_dir / "predictions.csv", metrics["test_images"])
+    table = read_table(Path(run_dir) / "predictions.csv", read_metrics(run_dir)["test_images"])
     return np.array(table["label"], int), np.array(table["prediction"], int)
 
 
@@ -111,15 +136,21 @@ def read_table(path, lines):
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
-# The plots
+# The plots of a run
+
+
+def title_of(metrics):
+    """Return the title of the pictures of a run: network, epochs, seed."""
+    return f"{network_and_epochs(metrics)}, seed {metrics['seed']}"
+
+
+def network_and_epochs(metrics):
+    """Return what the seeds of one comparison have in common."""
+    return f"{metrics['model']}, {metrics['epochs']} epoch{'s' * (metrics['epochs'] > 1)}"
 
 
 def plot_accuracy(run_dir):
-    """Draw `accuracy.png` in `run_dir`, 1200 x 500 pixels.
-
-    On the left training and validation accuracy over the epochs, as the post draws them; on
-    the right the same from 0.98 to 1.00 (or from lower, if the run ended lower). A thin line
-    marks the author's test accuracy.
+    """Draw `accuracy.png` in `run_dir`, as `draw_accuracy` does.
 
     Args:
         run_dir: the `Path` of a directory with `history.csv` and `metrics.json`.
@@ -131,28 +162,54 @@ def plot_accuracy(run_dir):
         OSError: a file of the run cannot be read, or the plot not be written.
         ValueError, KeyError, TypeError: as `read_run`.
     """
-    metrics, history = read_run(run_dir)
-    curves = {"training": history["accuracy"], "validation": history["val_accuracy"]}
-    authors = metrics["authors_test_accuracy"]
+    picture = run_dir / "accuracy.png"
+    draw_accuracy(picture, *read_run(run_dir))
+    return picture
 
+
+def draw_accuracy(picture, metrics, history):
+    """Draw training and validation accuracy over the epochs, 1200 x 500 pixels.
+
+    On the left from 0 to 1, nearly, as the post draws them; on the right the same from 0.98 to
+    1.00 (or from lower, if the run ended lower). A thin line marks the author's test accuracy,
+    where there is one.
+
+    Args:
+        picture: the `Path` of the file.
+        metrics: a dict with `model`, `epochs`, `seed` and perhaps `authors_test_accuracy`.
+        history: a dict of lists with `epoch`, `accuracy` and `val_accuracy`, of one epoch or more.
+    """
+    authors = metrics.get("authors_test_accuracy")
+    so_far = len(history["epoch"])
+    title = title_of(metrics)
+    if so_far < metrics["epochs"]:
+        title += f": after epoch {so_far}"
     with matplotlib.style.context("default"):  # whatever the user's matplotlibrc says
         figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
-        figure.suptitle(f"{metrics['model']}, seed {metrics['seed']}")
+        figure.suptitle(title)
         for axes in figure.subplots(1, 2):
-            for label, accuracy in curves.items():
-                plot_curve(axes, history["epoch"], accuracy, label)
-            axes.axhline(
-                authors,
-                color="gray",
-                linewidth=0.8,
-                label=f"the author's test accuracy: {authors:.4f}",
-            )
+            plot_curve(axes, history["epoch"], history["accuracy"], label="training")
+            plot_curve(axes, history["epoch"], history["val_accuracy"], label="validation")
+            if authors:
+                label = f"the author's test accuracy: {authors:.4f}"
+                axes.axhline(authors, color="gray", linewidth=0.8, label=label)
             axes.set_ylabel("accuracy")
-        last = min(accuracy[-1] for accuracy in curves.values())
-        axes.set_ylim(min(0.98, last - 0.01), 1)
+        axes.set_ylim(lower_end([history]), 1)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        figure.savefig(run_dir / "accuracy.png", dpi=100)
-    return run_dir / "accuracy.png"
+        figure.savefig(picture, dpi=100)
+
+
+def lower_end(histories):
+    """Return where an axis of accuracies begins that shows the ends of all curves."""
+    ends = [history[name][-1] for history in histories for name in ("accuracy", "val_accuracy")]
+    return min(0.98, min(ends) - 0.01)
+
+
+def plot_curve(axes, epochs, accuracy, **options):
+    """Draw an accuracy over the epochs; that of a single epoch as a point."""
+    axes.plot(epochs, accuracy, marker="o" if len(epochs) == 1 else None, **options)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 def plot_errors(run_dir):
@@ -160,9 +217,9 @@ def plot_errors(run_dir):
 
     Above each stand its label and what the run took it for, below it its number.
 
-    Args, Returns, Raises: as `plot_accuracy`, of `predictions.csv` as well.
+    Args, Returns, Raises: as `plot_accuracy`, of `predictions.csv` instead of `history.csv`.
     """
-    metrics, _ = read_run(run_dir)
+    metrics = read_metrics(run_dir)
     labels, predictions = read_predictions(run_dir)
     _, (images, _) = load_mnist()
     wrong = np.nonzero(labels != predictions)[0]
@@ -177,7 +234,7 @@ def plot_errors(run_dir):
         axes = figure.add_axes((0, 0, 1, rows * height / (rows * height + 20)))
         axes.axis("off")
         figure.suptitle(
-            f"{metrics['model']}, seed {metrics['seed']}: {first}{len(wrong)} test images wrong "
+            f"{title_of(metrics)}: {first}{len(wrong)} test images wrong "
             f"of {len(labels):,} (label → prediction)"
         )
         for place, image in enumerate(shown):
@@ -191,127 +248,70 @@ def plot_errors(run_dir):
     return run_dir / "errors.png"
 
 
-def plot_comparison(results):
-    """Draw `comparison.png` in `results`, 1200 x 900 pixels, of all runs of 100 epochs in it.
-
-    For each network the validation accuracy of its runs, thin, the median of them, thick, and
-    the post's; at last the test accuracies, with mean and prediction interval, beside the
-    author's. The scale is logarithmic in the errors, so that no run falls out of it; an
-    interval may.
-
-    Args:
-        results: the `Path` of a directory with the directories of runs.
-
-    Returns, Raises: as `plot_accuracy`.
-    """
-    runs = {name: [read_run(path) for path in run_dirs_of(results, name)] for name in NETWORKS}
-    with matplotlib.style.context("default"):
-        figure = Figure(figsize=(12, 9), dpi=100, layout="constrained")
-        figure.suptitle("The runs here in color, the author's in black")
-        *panels, last = figure.subplots(2, 2, sharey=True).ravel()
-        last.set_yscale("function", functions=(from_accuracy, to_accuracy))
-        for place, (axes, name) in enumerate(zip(panels, runs, strict=True)):
-            axes.set_title(f"{name}: validation accuracy")
-            plot_validation(axes, [history for _, history in runs[name]], f"C{place}")
-            axes.plot(*posts_curve(name), "k", linewidth=1)
-            plot_test_accuracies(last, place, [metrics for metrics, _ in runs[name]])
-        last.set_title("test accuracy: runs, mean, 95 % prediction interval")
-        last.set_xticks(range(len(runs)), runs)
-        last.set_xlim(-0.5, 2.5)
-        low, high = last.get_ylim()
-        last.set_ylim(low, high)  # an interval over few runs may be wider
-        for place, found in enumerate(runs.values()):
-            plot_interval(last, place, [metrics["test_accuracy"] for metrics, _ in found])
-        last.set_yticks([tick for tick in ACCURACY_TICKS if low < tick < high])
-        last.yaxis.set_major_formatter("{x:g}")
-        for axes in (*panels, last):
-            axes.grid(axis="y", linewidth=0.3)
-            axes.tick_params(labelleft=True)
-        figure.savefig(results / "comparison.png", dpi=100)
-    return results / "comparison.png"
-
-
-def from_accuracy(accuracy):
-    """Return where an accuracy stands on the scale of `plot_comparison`, which ends at 0.999."""
-    return -np.log10(np.maximum(1 - accuracy, 0.001))
-
-
-def to_accuracy(position):
-    """Return the accuracy at a position of that scale."""
-    return 1 - 10.0**-position
-
-
-def plot_validation(axes, histories, color):
-    """Draw the validation accuracy of several runs, thin, and their median, thick."""
-    if not histories:
-        axes.text(0.5, 0.5, "not trained yet", transform=axes.transAxes, ha="center")
-        axes.set_xticks([])
-        return
-    curves = [history["val_accuracy"] for history in histories]
-    epochs = histories[0]["epoch"]
-    for curve in curves:
-        axes.plot(epochs, curve, color, linewidth=0.5)
-    axes.plot(epochs, np.median(curves, axis=0), color, linewidth=2)
-    axes.set_xlabel("epoch")
-
-
-def plot_test_accuracies(axes, place, runs):
-    """Draw the test accuracies of the runs of one network, and the author's, at `place` on x."""
-    places = [place - 0.3 + 0.04 * i for i in range(len(runs))]
-    axes.plot(places, [run["test_accuracy"] for run in runs], f"C{place}o", fillstyle="none")
-    axes.plot([place + 0.2] * len(runs), [run["authors_test_accuracy"] for run in runs], "kD")
-
-
-def plot_interval(axes, place, accuracies):
-    """Draw the mean of test accuracies with their prediction interval, if there are two."""
-    if len(accuracies) > 1:
-        mean, low, high = prediction_interval(accuracies)
-        axes.errorbar(place, mean, [[mean - low], [high - mean]], fmt=f"C{place}o", capsize=8)
-
-
-def plot_curve(axes, epochs, accuracy, label):
-    """Draw an accuracy over the epochs; that of a single epoch as a point."""
-    axes.plot(epochs, accuracy, label=label, marker="o" if len(epochs) == 1 else None)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-
-
 # The comparison of runs
 
 
-def run_dirs_of(results, network):
-    """Return the directories of the runs of 100 epochs of `network` in `results`, by seed."""
-    files = results.glob(f"{network}-100epochs-seed*/metrics.json")
-    return sorted((file.parent for file in files), key=lambda path: int(path.name.split("seed")[1]))
+def plot_comparison(run_dirs, picture=Path("comparison.png")):
+    """Draw runs of any networks, seeds and numbers of epochs in one picture, 1200 x 600 pixels.
 
+    Training accuracy on the left, validation accuracy beside it, test accuracies on the right.
+    What differs in its seed alone and lies side by side has one color: the runs are thin, their
+    median is thick.
 
-def posts_curve(name):
-    """Return epochs and validation accuracies read off the post's figure; NaN where hidden."""
-    rows = [
-        row for row in csv.DictReader(POST_CURVES.read_text().splitlines()) if row["model"] == name
-    ]
-    return (
-        [int(row["epoch"]) for row in rows],
-        [float(row["val_accuracy"] or "nan") for row in rows],
-    )
+    Args:
+        run_dirs: the `Path`s of the directories of the runs.
+        picture: the `Path` of the file.
 
-
-def prediction_interval(values):
-    """Return the mean of `values`, and the ends of the 95 % interval for one more of them.
-
-    mean ± t sd sqrt(1 + 1 / n), where t is the 97.5 % quantile of Student's distribution with
-    n - 1 degrees of freedom; `values` are n numbers, two or more.
+    Returns, Raises: as `plot_accuracy`.
     """
-    from scipy import stats  # what trains does not need it
+    groups = group(run_dirs)
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(12, 6), dpi=100, layout="constrained")
+        panels = figure.subplots(1, 3, sharey=True, width_ratios=(5, 5, 2))
+        for place, (label, runs) in enumerate(groups.items()):
+            color = f"C{place % 10}"
+            for axes, name in zip(panels, ("accuracy", "val_accuracy"), strict=False):
+                plot_group(axes, [history for _, history in runs], name, color)
+            tests = [metrics["test_accuracy"] for metrics, _ in runs]
+            panels[2].plot([place] * len(tests), tests, "o", color=color, fillstyle="none")
+            mean = "" if len(tests) == 1 else f"{len(tests)} seeds, their median thick, mean "
+            panels[0].plot(
+                [], [], color, label=f"{label}: {mean}test accuracy {np.mean(tests):.4f}"
+            )
+        for axes, title in zip(panels, ("training", "validation", "test"), strict=True):
+            axes.set_title(f"{title} accuracy")
+            axes.grid(axis="y", linewidth=0.3)
+        histories = [history for runs in groups.values() for _, history in runs]
+        tests = [metrics["test_accuracy"] for runs in groups.values() for metrics, _ in runs]
+        panels[0].set_ylim(min(lower_end(histories), min(tests) - 0.005), 1)
+        panels[2].set_xticks([])
+        panels[2].set_xlim(-0.5, len(groups) - 0.5)
+        figure.legend(loc="outside lower center")
+        figure.savefig(picture, dpi=100)
+    return picture
 
-    n, mean, deviation = len(values), np.mean(values), np.std(values, ddof=1)
-    half = stats.t.ppf(0.975, n - 1) * deviation * math.sqrt(1 + 1 / n)
-    return mean, mean - half, mean + half
+
+def group(run_dirs):
+    """Return lists of what `read_run` returns, of runs that differ in their seeds, by a label."""
+    several = len({run_dir.resolve().parent for run_dir in run_dirs}) > 1
+    groups = {}
+    for run_dir in run_dirs:
+        metrics, history = read_run(run_dir)
+        where = f" ({run_dir.parent})" if several else ""
+        groups.setdefault(f"{network_and_epochs(metrics)}{where}", []).append((metrics, history))
+    return {
+        f"{label}, seed {runs[0][0]['seed']}" if len(runs) == 1 else label: runs
+        for label, runs in groups.items()
+    }
+
+
+def plot_group(axes, histories, name, color):
+    """Draw a column of the histories of several runs, thin, and their median, thick; or of one."""
+    for history in histories:
+        plot_curve(axes, history["epoch"], history[name], color=color, linewidth=0.5)
+    median = np.median([history[name] for history in histories], axis=0)
+    plot_curve(axes, histories[0]["epoch"], median, color=color, linewidth=2)
 
 
 if __name__ == "__main__":
-    try:
-        with sys.stdout:  # closed here, a full disk or a closed pipe under it is told here
-            main()
-    except OSError as error:
-        sys.exit(f"plot.py: cannot print: {error.strerror}")
+    run_as_program(main)

@@ -1,34 +1,48 @@
 """Train the post's two networks on MNIST, evaluate them and plot their accuracy.
 
 `python train.py` is the post's run, `python train.py deep_cnn` that of the plain network which
-the post improves on; `python train.py --help` names what can be set. TensorFlow, Keras and
-matplotlib are imported in the functions that use them, so that `--help` and wrong arguments
-are answered at once.
+the post improves on; any other network of `MODELS` in models.py is trained by its name, too.
+`python train.py --help` names what can be set. TensorFlow, Keras and matplotlib are imported
+in the functions that use them, so that `--help` and wrong arguments are answered at once.
 """
 
 import argparse
 import contextlib
-import fcntl
+import hashlib
 import importlib.metadata
-import itertools
+import io
 import json
 import math
 import os
 import platform
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
 import time
-import zipfile
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
+try:
+    import numpy as np
 
-from data import BATCH_SIZE, VALIDATION_SPLIT, batches, load_mnist, shuffled_batches, split
+    from data import BATCH_SIZE, VALIDATION_SPLIT, batches, load_mnist, shuffled_batches, split
+    from machine import (
+        RunError,
+        device,
+        environment,
+        locked,
+        run_as_program,
+        start_tensorflow,
+        sync,
+    )
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(
+        f"train.py: {error}; `{sys.executable} -m pip install -r requirements.txt` installs it"
+    )
 
 POST_EPOCHS = 100
 POST_MODELS = ("deep_cnn_advanced", "deep_cnn_advanced_nin")
@@ -42,15 +56,17 @@ GOES_ON = "the same command goes on after the last finished epoch"
 TO_START_OVER = "to start this run over, move that file away"
 
 
-def train(run, state, mnist, epochs_left):
+def train(run, state, mnist, epochs_after=0):
     """Do what the post does, with one network: build, fit, evaluate, save and plot.
 
     Args:
         run: the `Run`.
         state: the `State` that it goes on from.
         mnist: what `data.load_mnist` returns.
-        epochs_left: an iterator; its next value is how many epochs this command has left to
-            train, of all its runs, once the next epoch is over.
+        epochs_after: how many epochs of other runs this command has to train after this run.
+
+    Raises:
+        RunError: the state or the results cannot be saved.
     """
     (X_train, y_train), (X_test, y_test) = mnist
     print(X_train.shape, X_test.shape, y_train.shape, y_test.shape)
@@ -63,28 +79,31 @@ def train(run, state, mnist, epochs_left):
         state.values = [variable.value.numpy() for variable in variables_of(model)]
         with explain_failed_save(run.state_file):
             write_state(run.state_file, state)
-        show_progress(state.history, run.epochs, next(epochs_left))
+        draw_so_far(run, state.history)
+        show_progress(run, state.history, epochs_after)
 
     restore(model, state.values)
     fit(model, X_train, y_train, range(len(state.history), run.epochs), run.seed, after_epoch)
 
-    test_loss, test_accuracy = model.evaluate(batches(X_test, y_test), verbose=verbosity())
-    authors = AUTHORS_TEST_ACCURACY[run.model]
-    print(f"Test accuracy: {test_accuracy:.4f} (the author's: {authors:.4f})")
+    test = model.evaluate(batches(X_test, y_test), verbose=verbosity(), return_dict=True)
+    authors = AUTHORS_TEST_ACCURACY.get(run.model)
+    beside = f" (the author's: {authors:.4f})" if authors else ""
+    print(f"Test accuracy: {test['accuracy']:.4f}{beside}")
 
     metrics = {
         **settings(run),
+        "network_sha256": digest_of(model),
         "epochs": run.epochs,
         "parameters": model.count_params(),
         "test_images": len(X_test),
-        "test_loss": test_loss,
-        "test_accuracy": test_accuracy,
-        "authors_test_accuracy": authors,
-        **speed(state.history, images=len(split(X_train, y_train)[0][0])),
+        "test_loss": test["loss"],
+        "test_accuracy": test["accuracy"],
+        **({"authors_test_accuracy": authors} if authors else {}),
         "interrupted_after_epochs": state.interruptions,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "devices": state.devices,
+        "code_sha256": state.code,
     }
     with explain_failed_save(run.directory):
         save(run, model, metrics, state.history, predict(model, X_test, y_test))
@@ -92,14 +111,23 @@ def train(run, state, mnist, epochs_left):
 
 
 def build(run):
-    """Return the network of `run`, compiled, with the weights that follow from its seed."""
+    """Return the network of `run`, compiled, with the weights that follow from its seed.
+
+    Raises:
+        RunError: what models.py returns for its name cannot be trained here.
+    """
     import keras
 
     from models import MODELS
 
     keras.utils.clear_session()  # a run is the same whatever was trained before it
     keras.utils.set_random_seed(run.seed)
-    return MODELS[run.model]()
+    model = MODELS[run.model]()
+    compilation = isinstance(model, keras.Model) and model.get_compile_config()
+    if not compilation or "accuracy" not in (compilation["metrics"] or ()):
+        wanted = "a keras.Model, compiled with metrics=['accuracy']"
+        raise RunError(f"{run.model} of models.py does not return {wanted}")
+    return model
 
 
 def fit(model, X, y, epochs, seed, after_epoch):
@@ -118,6 +146,9 @@ def fit(model, X, y, epochs, seed, after_epoch):
             from 1, `accuracy`, `loss`, `val_accuracy`, `val_loss`, and `seconds`, validation
             included.
     """
+    # The post's call, argument by argument, of which the rest of this function is made:
+    #
+    #   model.fit(X, y, batch_size=50, validation_split=0.2, epochs=100, verbose=0)
     import keras
 
     started = 0.0
@@ -151,10 +182,13 @@ def fit(model, X, y, epochs, seed, after_epoch):
 
 
 def predict(model, X, y):
-    """Return a dict for each image: its number, its label and what `model` takes it for."""
-    digits = model.predict(batches(X, y), verbose=0).argmax(axis=1)
-    pairs = enumerate(zip(y.argmax(axis=1), digits, strict=True))
-    return [{"image": i, "label": label, "prediction": digit} for i, (label, digit) in pairs]
+    """Return a dict for each image: the columns of `predictions.csv`, as of `plot.write_run`."""
+    found = model.predict(batches(X, y), verbose=0)
+    labels = y.argmax(axis=1)
+    return [
+        {"image": i, "label": label, "prediction": p.argmax(), "probability": p[label]}
+        for i, (label, p) in enumerate(zip(labels, found, strict=True))
+    ]
 
 
 def save(run, model, metrics, history, predictions):
@@ -167,7 +201,7 @@ def save(run, model, metrics, history, predictions):
 
     new = run.unfinished / "results"
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
+    new.mkdir(exist_ok=True)
     write_run(new, metrics, history, predictions)
     model.save(new / "model.keras")
     plot_accuracy(new)
@@ -176,27 +210,8 @@ def save(run, model, metrics, history, predictions):
         sync(path)
     new.rename(run.directory)
     sync(run.directory.parent)
-    shutil.rmtree(run.unfinished)
-
-
-def sync(path):
-    """Bring a file, or the names in a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def speed(history, images):
-    """Return the seconds of an epoch, validation included, and the images per second."""
-    seconds = [row["seconds"] for row in history]
-    median = statistics.median(seconds)
-    return {
-        "median_seconds_per_epoch": round(median, 3),
-        "mean_seconds_per_epoch": round(statistics.mean(seconds), 3),
-        "images_per_second": round(images / median, 1),
-    }
+    # What is open elsewhere stays, on NFS or Windows; the next start of this run removes it.
+    shutil.rmtree(run.unfinished, ignore_errors=True)
 
 
 def verbosity():
@@ -204,14 +219,27 @@ def verbosity():
     return 1 if sys.stdout.isatty() else 0
 
 
-def show_progress(history, epochs, epochs_left):
+def draw_so_far(run, history):
+    """Draw the accuracy of the epochs so far; that no picture can be drawn ends no run."""
+    from plot import draw_accuracy
+
+    about = {**vars(run), "authors_test_accuracy": AUTHORS_TEST_ACCURACY.get(run.model)}
+    columns = {name: [row[name] for row in history] for name in history[0]}
+    try:
+        draw_accuracy(run.picture, about, columns)
+    except Exception as error:
+        print(f"cannot draw {run.picture}: {error}")
+
+
+def show_progress(run, history, epochs_after):
     """Print the time left for all runs; where there is no bar, the epoch's figures as well."""
     last = history[-1]
     parts = []
     if not verbosity():
-        parts.append(f"Epoch {last['epoch']}/{epochs}")
+        parts.append(f"Epoch {last['epoch']}/{run.epochs}")
         parts += [f"{name}: {last[name]:.4f}" for name in last if name not in ("epoch", "seconds")]
         parts.append(f"{last['seconds']:.0f} s")
+    epochs_left = run.epochs - len(history) + epochs_after
     if epochs_left:
         pace = statistics.median(row["seconds"] for row in history[-5:])
         parts.append(f"time left: about {timedelta(seconds=round(pace * epochs_left))}")
@@ -241,6 +269,11 @@ class Run:
         """The file of its `State`."""
         return self.unfinished / "state.npz"
 
+    @property
+    def picture(self):
+        """The file of its accuracy so far."""
+        return self.unfinished / "accuracy.png"
+
 
 @dataclass
 class State:
@@ -253,6 +286,7 @@ class State:
 
     identity: dict  # what `identity` returns
     devices: list  # what `device` returned, where the epochs were trained
+    code: list  # what `digests_of_code` returned, when they were
     interruptions: list  # after how many epochs it was interrupted, each time
     history: list  # the lines of history.csv
     values: list  # the arrays of `variables_of(model)`; empty before the first epoch
@@ -265,77 +299,84 @@ def settings(run):
         "seed": run.seed,
         "tensorflow": importlib.metadata.version("tensorflow"),
         "keras": importlib.metadata.version("keras"),
-        "TF_ENABLE_ONEDNN_OPTS": os.environ["TF_ENABLE_ONEDNN_OPTS"],
-        "ONEDNN_MAX_CPU_ISA": os.environ["ONEDNN_MAX_CPU_ISA"],
+        "environment": environment(),
         "batch_size": BATCH_SIZE,
         "validation_split": VALIDATION_SPLIT,
     }
 
 
-def identity(run):
+def configuration_of(model):
+    """Return what a network is made of and how it is compiled, as nested dicts."""
+    return {"network": model.get_config(), "compilation": model.get_compile_config()}
+
+
+def digest_of(model):
+    """Return the SHA-256 of the configuration of a network, in hexadecimal."""
+    return hashlib.sha256(json.dumps(configuration_of(model)).encode()).hexdigest()
+
+
+def digests_of_code():
+    """Return the SHA-256 of the files that make a result, in hexadecimal, by their names."""
+    names = "models.py", "data.py", "train.py", "machine.py"
+    files = {name: Path(__file__).with_name(name).read_bytes() for name in names}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+def identity(run, model):
     """Return the settings of a run and the configuration of its network, as one flat dict."""
-    model = build(run)
-    network = {"network": model.get_config(), "compilation": model.get_compile_config()}
-    return flat({**settings(run), **network})
-
-
-def identity_of_results(run):
-    """Return the same, read from the results of a finished run.
-
-    Raises:
-        OSError, ValueError, KeyError: they are not there, or not whole.
-    """
-    metrics = json.loads((run.directory / "metrics.json").read_text())
-    with zipfile.ZipFile(run.directory / "model.keras") as file:
-        config = json.loads(file.read("config.json"))
-    network = {"network": config["config"], "compilation": config["compile_config"]}
-    return flat({**{name: metrics.get(name) for name in settings(run)}, **network})
+    return flat({**settings(run), **configuration_of(model)})
 
 
 def flat(value, path=""):
     """Return nested dicts and lists as one dict: the path of each value, and the value."""
-    if isinstance(value, dict):
-        # Keras numbers objects that are shared in a saved model: no part of the network.
-        items = [item for item in value.items() if item[0] != "shared_object_id"]
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    else:
+    if not isinstance(value, dict | list | tuple):
         return {path: value}
-    return {
-        name: leaf
-        for key, part in items
-        for name, leaf in flat(part, f"{path}.{key}" if path else key).items()
-    }
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    parts = (flat(part, f"{path}.{key}" if path else key) for key, part in items)
+    return {name: leaf for part in parts for name, leaf in part.items()}
 
 
 def differences(found, here):
-    """Name, in one line, where two identities differ; the empty string if nowhere."""
+    """Name, in one line, where two flat dicts differ; the empty string if nowhere."""
     names = [name for name in {**here, **found} if found.get(name) != here.get(name)]
     parts = [f"{name} is {found.get(name)} in it and {here.get(name)} here" for name in names]
     more = [f"{len(parts) - 3} more"] if len(parts) > 3 else []
     return ", ".join(parts[:3] + more)
 
 
-def starting_state(run):
-    """Return the `State` that `run` goes on from; exit with one line if it is not its own."""
-    here = State(identity(run), [device()], [], [], [])
+def starting_state(run, model):
+    """Return the `State` that `run` goes on from, and say so if it is not the beginning.
+
+    Args:
+        run: the `Run`, locked.
+        model: its network, as `build` returns it.
+
+    Raises:
+        RunError: there is a state, and it cannot be read or is not this run's.
+    """
+    here = State(identity(run, model), [device()], [digests_of_code()], [], [], [])
     try:
         state = read_state(run.state_file)
     except FileNotFoundError:
         return here
+    except OSError as error:
+        reason = f"{error.strerror or error}; when that is mended, {GOES_ON}"
+        raise RunError(f"cannot read {run.state_file}: {reason}") from error
     except ValueError as error:
-        sys.exit(f"train.py: {run.state_file} {error}; {TO_START_OVER}")
+        raise RunError(f"{run.state_file} {error}; {TO_START_OVER}") from error
     different = differences(state.identity, here.identity)
     if different:
-        sys.exit(f"train.py: {run.state_file} is of another run: {different}; {TO_START_OVER}")
+        raise RunError(f"{run.state_file} is of another run: {different}; {TO_START_OVER}")
     if len(state.history) > run.epochs:
         different = f"has {len(state.history)} epochs and this run {run.epochs}"
-        sys.exit(f"train.py: {run.state_file} {different}; {TO_START_OVER}")
+        raise RunError(f"{run.state_file} {different}; {TO_START_OVER}")
     state.interruptions.append(len(state.history))
     print(f"{run.model}: resuming after epoch {len(state.history)} of {run.epochs}")
     if state.devices[-1:] != here.devices:
         print(f"{run.model}: begun on {', '.join(state.devices)}: the last bits may differ")
         state.devices += here.devices
+    if state.code[-1:] != here.code:
+        state.code += here.code
     return state
 
 
@@ -351,11 +392,12 @@ def write_state(path, state):
     try:
         with open(temporary, "wb") as file:
             np.savez(file, about=json.dumps(about), **values)
-            file.flush()
-            os.fsync(file.fileno())
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -364,14 +406,16 @@ def read_state(path):
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: the file is damaged, or not one of `write_state`.
+        OSError: it cannot be read.
+        ValueError: what was read is damaged, or not of `write_state`.
     """
+    content = io.BytesIO(path.read_bytes())
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(content, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
             values = [arrays[str(i)] for i in range(len(arrays.files) - 1)]
         return State(**about, values=values)
-    except FileNotFoundError:
+    except MemoryError:
         raise
     except Exception as error:  # whatever NumPy, zipfile and json make of a damaged file
         raise ValueError(f"is no whole state of a run ({type(error).__name__}: {error})") from error
@@ -392,93 +436,43 @@ def restore(model, values):
 
 @contextlib.contextmanager
 def explain_failed_save(path):
-    """End the program with one line if `path` cannot be written, on a full disk above all."""
+    """Tell in one line if `path` cannot be written, on a full disk above all."""
     try:
         yield
     except OSError as error:
-        sys.exit(
-            f"train.py: cannot save {path}: {error.strerror or error}; "
-            f"when that is mended, {GOES_ON}"
-        )
+        reason = f"{error.strerror or error}; when that is mended, {GOES_ON}"
+        raise RunError(f"cannot save {path}: {reason}") from error
 
 
-@contextlib.contextmanager
-def lock(run):
-    """Keep other processes from training `run`; the lock goes with this one, however it ends."""
-    run.unfinished.mkdir(exist_ok=True)
-    with open(run.unfinished / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit(f"train.py: another process is training {run.directory}")
-        yield
+def results_of(run):
+    """Return the metrics of a run whose results are there.
 
+    Raises:
+        RunError: what is in their place cannot be read, or is no finished run.
+    """
+    from plot import read_run
 
-def finished(run):
-    """Tell whether `run` is finished, and print so; exit with one line if it has no room to be."""
-    if not run.directory.exists():
-        return False
     try:
-        different = differences(identity_of_results(run), identity(run))
-    except Exception as error:  # whatever zipfile and json make of damaged files
+        return read_run(run.directory)[0]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
         reason = f"is no finished run ({type(error).__name__}: {error})"
-        sys.exit(f"train.py: {run.directory} {reason}; move it away")
-    shutil.rmtree(run.unfinished, ignore_errors=True)  # a kill may have left it beside the results
+        raise RunError(f"{run.directory} {reason}; move it away") from error
+    except OSError as error:
+        raise RunError(f"cannot read {run.directory}: {error.strerror or error}") from error
+
+
+def tell_finished(run, metrics, model):
+    """Print that a run is finished, and whether it is the one that would be trained now."""
+    here = {name: value for name, value in settings(run).items() if name in metrics}
+    different = differences(flat({name: metrics[name] for name in here}), flat(here))
     under = f" under other settings ({different})" if different else ""
-    print(f"{run.directory} is finished{under}; to train it anew, move it away")
-    return True
-
-
-# The machine
-
-
-def device():
-    """Return the GPU, or the processor and how many of its cores may be used.
-
-    The last bits of a result may depend on it.
-    """
-    import tensorflow as tf
-
-    if tf.config.list_logical_devices("GPU"):
-        gpu = tf.config.get_visible_devices("GPU")[0]
-        return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores left by taskset or Slurm
-    return f"{name}, {len(affinity(0)) if affinity else os.cpu_count()} cores"
-
-
-def start_tensorflow():
-    """Import TensorFlow for a run: by the project's settings, without its greetings.
-
-    The networks are the same whatever a user's own settings say: Keras is shown no keras.json
-    (another backend, channels_first, float16 or another epsilon would change them) and none of
-    the KERAS_ variables (KERAS_MAX_EPOCHS would cut a run short).
-    """
-    for name in [name for name in os.environ if name.startswith("KERAS_")]:
-        del os.environ[name]
-    os.environ["KERAS_HOME"] = os.devnull
-    # By itself TensorFlow turns it on only where there is AVX-512 VNNI or BF16, AVX-VNNI or AMX.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # The same bits where there is AVX-512 as where there is none.
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-    # TensorFlow 2.21 logs a dozen lines to file descriptor 2 before this counts.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    stderr = os.dup(2)
-    with open(os.devnull, "wb") as devnull:
-        os.dup2(devnull.fileno(), 2)
-    try:
-        import tensorflow as tf
-
-        tf.config.list_logical_devices()
-    except OSError as error:  # its import wants a temporary directory with room
-        sys.exit(f"train.py: cannot start TensorFlow: {error}")
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+    end = f"{under}; to train it anew, move it away"
+    if metrics.get("network_sha256") not in (None, digest_of(model)):
+        end = (
+            f", but of another network than {run.model} in models.py is now; to train this one "
+            "beside it, give it a name of its own in MODELS, or choose another --output"
+        )
+    print(f"{run.directory} is finished{end}")
 
 
 # The command line
@@ -494,36 +488,63 @@ def main(argv=None):
         SystemExit: something is wrong, told in one line; the exit code is 1, or 2 for a
             wrong argument.
     """
-    runs = parse_arguments(argv)
+    try:
+        train_unfinished(parse_arguments(argv))
+    except RunError as error:
+        sys.exit(f"train.py: {error}")
+
+
+def train_unfinished(runs):
+    """Train those of the `runs` that are not finished, each under its lock."""
     with contextlib.ExitStack() as locks:
+        # Which these are is decided here, once: what becomes of results meanwhile changes nothing.
+        finished = {}
         for run in runs:
-            if run.unfinished.exists() or not run.directory.exists():
-                locks.enter_context(lock(run))
+            with contextlib.ExitStack() as lock:
+                lock.enter_context(
+                    locked(
+                        run.directory.with_name(f"{run.directory.name}.lock"),
+                        f"training {run.directory}",
+                    )
+                )
+                if run.directory.exists():
+                    finished[run] = results_of(run)
+                    # A kill may have left it beside the results.
+                    shutil.rmtree(run.unfinished, ignore_errors=True)
+                else:
+                    locks.push(lock.pop_all())
         try:
             mnist = load_mnist()
         except (OSError, ValueError) as error:
-            sys.exit(f"train.py: {error}")
+            raise RunError(error) from error
         start_tensorflow()
-        runs = [run for run in runs if not finished(run)]
-        if runs:
+        # All that could end the runs is looked at now, not when the first of them is over.
+        models = {run: build(run) for run in runs}
+        for run, metrics in finished.items():
+            tell_finished(run, metrics, models[run])
+        states = {run: starting_state(run, models[run]) for run in runs if run not in finished}
+        if states:
             print(f"Device: {device()}")
-        # All that could end the runs is read now, not when the first of them is over.
-        states = {run: starting_state(run) for run in runs}
-        total = sum(run.epochs - len(state.history) for run, state in states.items())
-        epochs_left = itertools.count(total - 1, -1)
+        for run in states:
+            with explain_failed_save(run.unfinished):
+                run.unfinished.mkdir(exist_ok=True)
+                sync(run.unfinished.parent)
+            print(f"{run.model}: accuracy so far, after every epoch: {run.picture}")
+        epochs_after = sum(run.epochs - len(state.history) for run, state in states.items())
         for run, state in states.items():
-            train(run, state, mnist, epochs_left)
+            epochs_after -= run.epochs - len(state.history)
+            train(run, state, mnist, epochs_after)
 
 
 def parse_arguments(argv):
     """Parse the command line; return a list of one `Run` for each model."""
     parser = argparse.ArgumentParser("train.py", description=__doc__.splitlines()[0])
+    known = ", ".join(AUTHORS_TEST_ACCURACY)
     parser.add_argument(
         "models",
         metavar="MODEL",
         nargs="*",
-        type=model_name,
-        help=f"{', '.join(AUTHORS_TEST_ACCURACY)} (default: the post's two, the first and second)",
+        help=f"{known}, or your own in models.py (default: the post's two, the first and second)",
     )
     parser.add_argument(
         "--epochs",
@@ -537,8 +558,7 @@ def parse_arguments(argv):
         metavar="N",
         type=whole_number(0, 2**32 - 1),
         default=0,
-        help="what the weights, the dropout and the order of the images follow from "
-        "(default: %(default)s)",
+        help="what weights, dropout and the order of the images follow from (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
@@ -547,20 +567,22 @@ def parse_arguments(argv):
         default="results",
         help="where each run gets a directory of its own (default: %(default)s)",
     )
-    options = parser.parse_args(argv)
+    # Of `--batch-size 20` the option is unknown, not the model 20.
+    options, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    for name in options.models:
+        if name not in AUTHORS_TEST_ACCURACY:
+            start_tensorflow()
+            from models import MODELS
+
+            if name not in MODELS:
+                parser.error(f"unknown model {name!r}; known are {', '.join(MODELS)}")
     suffix = f"{options.epochs}epochs-seed{options.seed}"
     return [
         Run(name, options.epochs, options.seed, options.output / f"{name}-{suffix}")
         for name in dict.fromkeys(options.models or POST_MODELS)
     ]
-
-
-def model_name(text):
-    """Parse the name of a model."""
-    if text not in AUTHORS_TEST_ACCURACY:
-        known = ", ".join(AUTHORS_TEST_ACCURACY)
-        raise argparse.ArgumentTypeError(f"unknown model {text!r}; known are {known}")
-    return text
 
 
 def whole_number(low, high):
@@ -585,28 +607,5 @@ def writable_directory(text):
     return Path(text)
 
 
-def stop_at_once_on_signals():
-    """Make Ctrl-C and SIGTERM stop with one line and exit code 130 or 143.
-
-    Nothing is cleaned up, and need not be: a run survives SIGKILL just the same.
-    """
-    stderr = os.dup(2)  # a signal may come while `start_tensorflow` has it redirected
-
-    def stop(number, frame):
-        line = f"stopped by {signal.Signals(number).name}; {GOES_ON}\n"
-        os.write(stderr, ("\n" + line if os.isatty(1) else line).encode())
-        os._exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # so it is for `train.py &` in a script
-            signal.signal(number, stop)
-
-
 if __name__ == "__main__":
-    stop_at_once_on_signals()
-    sys.stdout.reconfigure(line_buffering=True)
-    try:
-        with sys.stdout:  # closed here, a full disk or a closed pipe under it is told here
-            main()
-    except OSError as error:
-        sys.exit(f"train.py: stopped by {error}; {GOES_ON}")
+    run_as_program(main, remark=GOES_ON)

@@ -7,9 +7,10 @@ from unittest import mock
 import pytest
 from runs import NIN, run_main
 
+import machine
 import train
 
-train.start_tensorflow()
+machine.start_tensorflow()
 # `pytest &` in a script ignores it, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
