@@ -116,13 +116,13 @@ def device():
         gpu = tf.config.get_visible_devices("GPU")[0]
         return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
     affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores left by taskset or Slurm
-    cores = len(affinity(0)) if affinity else os.cpu_count()
+    cores = len(affinity(0)) if affinity else os.cpu_count() or "unknown"
     return f"{_processor()}, {_instruction_set()}, {cores} cores"
 
 
 def _processor():
     fields = {}
-    with contextlib.suppress(OSError):  # Linux
+    if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             name, _, value = line.partition(":")
             fields.setdefault(name.strip(), value.strip())

@@ -12,15 +12,20 @@ import math
 import sys
 from pathlib import Path
 
-import numpy as np
+try:
+    import numpy as np
 
-from data import load_mnist
-from machine import matplotlib_importable, run_as_program
+    from data import load_mnist
+    from machine import matplotlib_importable, run_as_program
 
-with matplotlib_importable():
-    import matplotlib.style
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    with matplotlib_importable():
+        import matplotlib.style
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"plot.py: {error}; `{sys.executable} -m pip install -r requirements.txt` installs it")
 
 
 def main(argv=None):

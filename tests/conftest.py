@@ -5,9 +5,10 @@ import signal
 from unittest import mock
 
 import pytest
-from runs import NIN, run_main
+from helpers import NIN, run_main
 
 import machine
+import plot
 import train
 
 machine.start_tensorflow()
@@ -48,3 +49,17 @@ def interrupted(trained, tmp_path):
         return run
 
     return make
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, in their order."""
+    figures = []
+    savefig = plot.Figure.savefig
+
+    def keep(figure, *arguments, **options):
+        figures.append(figure)
+        savefig(figure, *arguments, **options)
+
+    monkeypatch.setattr(plot.Figure, "savefig", keep)
+    return figures

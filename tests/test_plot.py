@@ -9,9 +9,9 @@ import sys
 import matplotlib.image
 import numpy as np
 import pytest
+from helpers import PROJECT, run
 from matplotlib.colors import to_rgb, to_rgba
 from post import TEST_ACCURACY
-from runs import PROJECT, run
 
 import plot
 from data import load_mnist

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from data import load_mnist
 
 TESTS = Path(__file__).parent
 PROJECT = TESTS.parent
+POSIX = os.name == "posix"
 NIN = "deep_cnn_advanced_nin"
 RESULT_FILES = {
     "accuracy.png",
@@ -55,7 +57,14 @@ def environment(**more):
     """Return this process's environment without what sets Keras, TensorFlow, oneDNN or Python."""
     foreign = "KERAS_", "TF_", "ONEDNN_", "DNNL_", "PYTHON"
     own = {name: os.environ[name] for name in os.environ if not name.startswith(foreign)}
-    return own | more
+    # Windows' Python under Wine finds its packages there.
+    kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    return own | kept | more
+
+
+def python_path(*directories):
+    """Return a PYTHONPATH of these directories and those of this process."""
+    return os.pathsep.join(map(str, (*directories, os.environ.get("PYTHONPATH", ""))))
 
 
 def start(script, *arguments, env=None, **options):
@@ -65,8 +74,7 @@ def start(script, *arguments, env=None, **options):
     return subprocess.Popen(
         [str(part) for part in command],
         env=environment(**(env or {})),
-        text=True,
-        **pipes | options,
+        **{"text": True, "errors": "replace"} | pipes | options,
     )
 
 
@@ -75,6 +83,11 @@ def run(script, *arguments, **options):
     process = start(script, *arguments, **options)
     output, errors = process.communicate()
     return process.returncode, output, errors
+
+
+def killed(process):
+    """Tell whether a process ended by `kill`."""
+    return process.returncode == (-signal.SIGKILL if POSIX else 1)
 
 
 def history_of(run_dir):
