@@ -41,8 +41,8 @@ def start_tensorflow():
         # What it was started by counts, whatever is set later.
         if getattr(sys.modules["tensorflow"], "started_by", None) != environment():
             raise RunError(
-                "TensorFlow runs in this process already, and not by the settings of a run; "
-                "begin a new process (in a notebook: restart the kernel) and start this first"
+                "TensorFlow runs in this process already, and not by the settings of a run; begin "
+                "a new one (in a notebook, restart the kernel), and train in it before all else"
             )
         return
     try:
@@ -150,10 +150,14 @@ def matplotlib_importable():
     A notebook hands MPLBACKEND on to the programs that it starts; where what it names is not
     installed, Matplotlib 3.10.9 cannot be imported. No program here needs a backend.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ValueError:
-        del os.environ["MPLBACKEND"]
+    if "matplotlib" not in sys.modules and "MPLBACKEND" in os.environ:
+        backend = os.environ.pop("MPLBACKEND")
+        try:
+            import matplotlib
+        finally:
+            os.environ["MPLBACKEND"] = backend
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
     yield
 
 

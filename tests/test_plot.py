@@ -136,6 +136,15 @@ def test_a_users_matplotlibrc_changes_nothing(image, tmp_path):
     assert np.array_equal(picture(run_dir), image)
 
 
+def test_a_notebooks_backend_that_is_not_installed_changes_nothing(image, tmp_path):
+    """As of `!python plot.py` in a notebook of another environment."""
+    run_dir = long_run(tmp_path)
+    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    code, _, errors = run("plot.py", run_dir, env=env)
+    assert (code, errors) == (0, "")
+    assert np.array_equal(picture(run_dir), image)
+
+
 # The digits that a run got wrong
 
 

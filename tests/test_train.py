@@ -41,7 +41,7 @@ import train
 
 def test_both_models_by_default(tmp_path, three_epochs):
     command = "tests/train_small.py", "--epochs", 2, "--output", "here"
-    notebook = {"MPLBACKEND": "module://a_notebooks.backend"}  # not installed here
+    notebook = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     code, output, errors = run(*command, cwd=tmp_path, env=notebook)  # from any directory
     assert (code, errors) == (0, "")
     first, *where = output.splitlines()[:3]
