@@ -5,7 +5,7 @@ import signal
 from unittest import mock
 
 import pytest
-from runs import NIN, run_main
+from helpers import NIN, run_main
 
 import train
 

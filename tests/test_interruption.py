@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from runs import NIN, PROJECT, RESULT_FILES, history_of, run, run_main, same_run, start
+from helpers import NIN, PROJECT, RESULT_FILES, history_of, run, run_main, same_run, start
 
 import models
 import plot

@@ -4,7 +4,7 @@ import itertools
 import re
 
 import pytest
-from runs import PROJECT, run
+from helpers import PROJECT, run
 
 import plot
 

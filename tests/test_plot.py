@@ -2,56 +2,19 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
-import matplotlib.image
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb, to_rgba
-from post import TEST_ACCURACY
-from runs import PROJECT, run
+from helpers import PROJECT, drawn_figures, long_run, picture, run, write_run
+from matplotlib.colors import to_rgb
 
 import plot
 from data import load_mnist
 
 TRAINING, VALIDATION = to_rgb("C0"), to_rgb("C1")
 LEFT, RIGHT = np.s_[:430, :600], np.s_[:430, 600:]
-
-
-def write_run(run_dir, accuracy, val_accuracy, **more_metrics):
-    run_dir.mkdir(parents=True, exist_ok=True)
-    metrics = {
-        "model": "deep_cnn_advanced",
-        "seed": 0,
-        "epochs": len(accuracy),
-        "test_images": 10_000,
-        "test_accuracy": 0.9995,
-        "authors_test_accuracy": 0.9942,
-    } | more_metrics
-    (run_dir / "metrics.json").write_text(json.dumps(metrics))
-    wrong = round(10_000 * (1 - metrics["test_accuracy"]))
-    rows = [f"{image},7,{2 if image < wrong else 7}" for image in range(10_000)]
-    (run_dir / "predictions.csv").write_text("\n".join(["image,label,prediction", *rows]) + "\n")
-    rows = [
-        f"{epoch},{a},0.1,{v},0.1,1.0"
-        for epoch, (a, v) in enumerate(zip(accuracy, val_accuracy, strict=True), start=1)
-    ]
-    header = "epoch,accuracy,loss,val_accuracy,val_loss,seconds"
-    (run_dir / "history.csv").write_text("\n".join([header, *rows]) + "\n")
-    return run_dir
-
-
-def long_run(run_dir):
-    epochs = np.arange(1, 101)
-    return write_run(run_dir, 0.999 - 0.1 / epochs, 0.993 - 0.03 / epochs)
-
-
-def picture(directory, name="accuracy.png"):
-    """Return the plot as an array (height, width, 3) of colors from 0 to 1."""
-    assert (directory / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    return matplotlib.image.imread(directory / name)[..., :3]
 
 
 def rows_of(image, color):
@@ -172,106 +135,6 @@ def test_errors_show_the_images_with_label_and_prediction(
     assert picture(run_dir, "errors.png").shape[1] == 1000
 
 
-def drawn_figures(monkeypatch):
-    """Return a list that will hold the figures that are drawn."""
-    figures = []
-    savefig = plot.Figure.savefig
-
-    def keep(figure, *arguments, **options):
-        figures.append(figure)
-        savefig(figure, *arguments, **options)
-
-    monkeypatch.setattr(plot.Figure, "savefig", keep)
-    return figures
-
-
-# The comparison of many runs
-
-
-def write_published(results, seeds, collapse=False):
-    """Write runs of constant accuracies; return them: validation and test, by network."""
-    written = {}
-    for network, (name, n) in enumerate(zip(plot.NETWORKS, seeds, strict=True)):
-        written[name] = []
-        for seed in range(n):
-            validation = 0.1 if collapse and network == 0 else 0.98 + 0.005 * network - seed / 1000
-            test = validation + 0.002
-            write_run(
-                results / f"{name}-100epochs-seed{seed}",
-                [0.999] * 100,
-                [validation] * 100,
-                model=name,
-                seed=seed,
-                test_accuracy=test,
-                authors_test_accuracy=TEST_ACCURACY[name],
-            )
-            written[name].append((validation, test))
-    return written
-
-
-@pytest.mark.parametrize(
-    ("seeds", "collapse"),
-    [((0, 1, 1), False), ((1, 2, 1), False), ((3, 5, 5), True), ((3, 12, 5), False)],
-)
-def test_comparison_shows_all_runs_their_medians_and_the_posts(
-    seeds, collapse, tmp_path, monkeypatch
-):
-    figures = drawn_figures(monkeypatch)
-    written = write_published(tmp_path, seeds, collapse)
-    assert plot.plot_comparison(tmp_path) == tmp_path / "comparison.png"
-    assert picture(tmp_path, "comparison.png").shape == (900, 1200, 3)
-    *panels, last = figures[0].axes
-    bottom, top = last.get_ylim()
-    seen = []
-    for place, (name, runs) in enumerate(written.items()):
-        axes = panels[place]
-        assert axes.get_title() == f"{name}: validation accuracy"
-        if not runs:
-            assert [text.get_text() for text in axes.texts] == ["not trained yet"]
-            continue
-        *thin, median, post = axes.lines
-        validation = [run[0] for run in runs]
-        assert [line.get_ydata()[0] for line in thin] == validation
-        assert set(median.get_ydata()) == {np.median(validation)}
-        assert median.get_linewidth() >= 3 * max(line.get_linewidth() for line in thin)
-        assert {to_rgba(line.get_color()) for line in (*thin, median)} == {to_rgba(f"C{place}")}
-        assert to_rgba(post.get_color()) == to_rgba("black")
-        curve = plot.posts_curve(name)
-        assert np.array_equal(post.get_xydata().T, curve, equal_nan=True)
-        assert len(curve[0]) == (0 if name == "deep_cnn" else 75)
-        seen += [*validation, *np.array(curve[1])[~np.isnan(curve[1])]]
-
-    for place, (name, runs) in enumerate(written.items()):
-        tests = [run[1] for run in runs]
-        points = [line.get_xydata() for line in last.lines]
-        points = [(x, y) for line in points for x, y in line if abs(x - place) < 0.5]
-        expected = [(place - 0.3 + 0.04 * seed, test) for seed, test in enumerate(tests)]
-        expected += [(place + 0.2, TEST_ACCURACY[name])] * len(tests)
-        seen += [y for _, y in expected]
-        if len(tests) > 1:  # mean and ends of the interval
-            expected += [(place, value) for value in plot.prediction_interval(tests)]
-        assert sorted(np.round(points, 9).tolist()) == sorted(np.round(expected, 9).tolist())
-    assert bottom < min(seen) and max(seen) < top
-    assert (0.1 in last.get_yticks()) == collapse
-    assert 0.99 in last.get_yticks() and {ax.get_ylim() for ax in panels} == {(bottom, top)}
-
-
-def test_prediction_interval_is_that_of_the_criterion():
-    """By hand: mean 0.992, sd 0.001, t(2) = 4.302653, n = 3."""
-    mean, low, high = plot.prediction_interval([0.991, 0.992, 0.993])
-    half = 4.302653 * 0.001 * (4 / 3) ** 0.5
-    assert (mean, low, high) == pytest.approx((0.992, 0.992 - half, 0.992 + half))
-
-
-def test_seeds_are_in_the_order_of_numbers(tmp_path):
-    for seed in (10, 9, 1):
-        long_run(tmp_path / f"deep_cnn-100epochs-seed{seed}")
-    long_run(tmp_path / "deep_cnn-99epochs-seed0")
-    (tmp_path / "deep_cnn-100epochs-seed2.unfinished").mkdir()
-    found = [path.name for path in plot.run_dirs_of(tmp_path, "deep_cnn")]
-    assert found == [f"deep_cnn-100epochs-seed{seed}" for seed in (1, 9, 10)]
-
-
 # The command line
 
 
@@ -310,20 +173,6 @@ def test_command_redraws_the_finished_runs_of_results_by_default(tmp_path, main)
     names = ["a/errors.png", "a/accuracy.png", "b/errors.png", "b/accuracy.png"]
     assert main() == (0, [f"results/{name}" for name in names])
     assert len(list(tmp_path.rglob("*.png"))) == 4
-
-
-def test_command_draws_the_comparison_where_the_posts_two_networks_are(tmp_path, main):
-    results = tmp_path / "published"
-    written = write_published(results, (0, 1, 1))
-    run_dirs = [f"published/{name}-100epochs-seed0" for name, runs in written.items() if runs]
-    drawn = [f"{run_dir}/{name}.png" for run_dir in run_dirs for name in ("errors", "accuracy")]
-    assert main("published") == (0, [*drawn, "published/comparison.png"])
-    assert main(run_dirs[1]) == (0, drawn[2:])
-
-    (results / "comparison.png").unlink()
-    shutil.rmtree(tmp_path / run_dirs[0])
-    assert main("published") == (0, drawn[2:])
-    assert not (results / "comparison.png").exists()
 
 
 @pytest.mark.parametrize("name", [None, "results", "results/empty"])

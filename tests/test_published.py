@@ -9,8 +9,8 @@ import numpy as np
 import post
 import pytest
 import verdicts
-from runs import PROJECT, RESULT_FILES, history_of
-from runs import run as run_script
+from helpers import PROJECT, RESULT_FILES, history_of
+from helpers import run as run_script
 
 import plot
 import train

@@ -17,16 +17,16 @@ import numpy as np
 import post
 import pytest
 import tensorflow as tf
-from runs import (
+from helpers import (
     NIN,
     PROJECT,
     RESULT_FILES,
     history_of,
     load_few,
+    orders,
     run,
     run_main,
 )
-from test_data import orders
 
 import plot
 import train

@@ -7,7 +7,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from runs import load_few  # noqa: E402
+from helpers import load_few  # noqa: E402
 
 import data  # noqa: E402
 
