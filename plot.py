@@ -1,7 +1,7 @@
 """The files of finished runs, written and read, and the plots drawn from them.
 
 `python plot.py [DIR ...]` redraws `accuracy.png` and `errors.png` of the runs in each directory
-(default: `results`), and its `comparison.png` where runs of both networks of the post are in it.
+(default: `results`).
 """
 
 import argparse
@@ -17,10 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from data import load_mnist
-
-NETWORKS = ("deep_cnn", "deep_cnn_advanced", "deep_cnn_advanced_nin")
-ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998)
-POST_CURVES = Path(__file__).with_name("results") / "published/post.csv"
 
 
 def main(argv=None):
@@ -44,8 +40,6 @@ def main(argv=None):
         for run_dir in run_dirs:
             draw(plot_errors, run_dir)
             draw(plot_accuracy, run_dir)
-        if all(run_dirs_of(directory, name) for name in NETWORKS[1:]):  # the post's two
-            draw(plot_comparison, directory)
 
 
 def draw(plot, directory):
@@ -191,122 +185,11 @@ def plot_errors(run_dir):
     return run_dir / "errors.png"
 
 
-def plot_comparison(results):
-    """Draw `comparison.png` in `results`, 1200 x 900 pixels, of all runs of 100 epochs in it.
-
-    For each network the validation accuracy of its runs, thin, the median of them, thick, and
-    the post's; at last the test accuracies, with mean and prediction interval, beside the
-    author's. The scale is logarithmic in the errors, so that no run falls out of it; an
-    interval may.
-
-    Args:
-        results: the `Path` of a directory with the directories of runs.
-
-    Returns, Raises: as `plot_accuracy`.
-    """
-    runs = {name: [read_run(path) for path in run_dirs_of(results, name)] for name in NETWORKS}
-    with matplotlib.style.context("default"):
-        figure = Figure(figsize=(12, 9), dpi=100, layout="constrained")
-        figure.suptitle("The runs here in color, the author's in black")
-        *panels, last = figure.subplots(2, 2, sharey=True).ravel()
-        last.set_yscale("function", functions=(from_accuracy, to_accuracy))
-        for place, (axes, name) in enumerate(zip(panels, runs, strict=True)):
-            axes.set_title(f"{name}: validation accuracy")
-            plot_validation(axes, [history for _, history in runs[name]], f"C{place}")
-            axes.plot(*posts_curve(name), "k", linewidth=1)
-            plot_test_accuracies(last, place, [metrics for metrics, _ in runs[name]])
-        last.set_title("test accuracy: runs, mean, 95 % prediction interval")
-        last.set_xticks(range(len(runs)), runs)
-        last.set_xlim(-0.5, 2.5)
-        low, high = last.get_ylim()
-        last.set_ylim(low, high)  # an interval over few runs may be wider
-        for place, found in enumerate(runs.values()):
-            plot_interval(last, place, [metrics["test_accuracy"] for metrics, _ in found])
-        last.set_yticks([tick for tick in ACCURACY_TICKS if low < tick < high])
-        last.yaxis.set_major_formatter("{x:g}")
-        for axes in (*panels, last):
-            axes.grid(axis="y", linewidth=0.3)
-            axes.tick_params(labelleft=True)
-        figure.savefig(results / "comparison.png", dpi=100)
-    return results / "comparison.png"
-
-
-def from_accuracy(accuracy):
-    """Return where an accuracy stands on the scale of `plot_comparison`, which ends at 0.999."""
-    return -np.log10(np.maximum(1 - accuracy, 0.001))
-
-
-def to_accuracy(position):
-    """Return the accuracy at a position of that scale."""
-    return 1 - 10.0**-position
-
-
-def plot_validation(axes, histories, color):
-    """Draw the validation accuracy of several runs, thin, and their median, thick."""
-    if not histories:
-        axes.text(0.5, 0.5, "not trained yet", transform=axes.transAxes, ha="center")
-        axes.set_xticks([])
-        return
-    curves = [history["val_accuracy"] for history in histories]
-    epochs = histories[0]["epoch"]
-    for curve in curves:
-        axes.plot(epochs, curve, color, linewidth=0.5)
-    axes.plot(epochs, np.median(curves, axis=0), color, linewidth=2)
-    axes.set_xlabel("epoch")
-
-
-def plot_test_accuracies(axes, place, runs):
-    """Draw the test accuracies of the runs of one network, and the author's, at `place` on x."""
-    places = [place - 0.3 + 0.04 * i for i in range(len(runs))]
-    axes.plot(places, [run["test_accuracy"] for run in runs], f"C{place}o", fillstyle="none")
-    axes.plot([place + 0.2] * len(runs), [run["authors_test_accuracy"] for run in runs], "kD")
-
-
-def plot_interval(axes, place, accuracies):
-    """Draw the mean of test accuracies with their prediction interval, if there are two."""
-    if len(accuracies) > 1:
-        mean, low, high = prediction_interval(accuracies)
-        axes.errorbar(place, mean, [[mean - low], [high - mean]], fmt=f"C{place}o", capsize=8)
-
-
 def plot_curve(axes, epochs, accuracy, label):
     """Draw an accuracy over the epochs; that of a single epoch as a point."""
     axes.plot(epochs, accuracy, label=label, marker="o" if len(epochs) == 1 else None)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-
-
-# The comparison of runs
-
-
-def run_dirs_of(results, network):
-    """Return the directories of the runs of 100 epochs of `network` in `results`, by seed."""
-    files = results.glob(f"{network}-100epochs-seed*/metrics.json")
-    return sorted((file.parent for file in files), key=lambda path: int(path.name.split("seed")[1]))
-
-
-def posts_curve(name):
-    """Return epochs and validation accuracies read off the post's figure; NaN where hidden."""
-    rows = [
-        row for row in csv.DictReader(POST_CURVES.read_text().splitlines()) if row["model"] == name
-    ]
-    return (
-        [int(row["epoch"]) for row in rows],
-        [float(row["val_accuracy"] or "nan") for row in rows],
-    )
-
-
-def prediction_interval(values):
-    """Return the mean of `values`, and the ends of the 95 % interval for one more of them.
-
-    mean ± t sd sqrt(1 + 1 / n), where t is the 97.5 % quantile of Student's distribution with
-    n - 1 degrees of freedom; `values` are n numbers, two or more.
-    """
-    from scipy import stats  # what trains does not need it
-
-    n, mean, deviation = len(values), np.mean(values), np.std(values, ddof=1)
-    half = stats.t.ppf(0.975, n - 1) * deviation * math.sqrt(1 + 1 / n)
-    return mean, mean - half, mean + half
 
 
 if __name__ == "__main__":
