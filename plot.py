@@ -21,11 +21,14 @@ try:
     with matplotlib_importable():
         import matplotlib.style
         from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
+        from matplotlib.ticker import MaxNLocator, NullLocator
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
     sys.exit(f"plot.py: {error}; `{sys.executable} -m pip install -r requirements.txt` installs it")
+
+
+ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
 
 
 def main(argv=None):
@@ -69,9 +72,8 @@ def draw(plot, runs):
     try:
         picture = plot(runs)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.exit(
-            f"plot.py: cannot draw {runs if isinstance(runs, Path) else 'the comparison'}: {error}"
-        )
+        what = "these runs" if isinstance(runs, list) else f"the results in {runs}"
+        sys.exit(f"plot.py: cannot draw {what}: {error}")
     print(picture)
 
 
@@ -137,7 +139,7 @@ def read_table(path, lines):
     text = path.read_text()
     rows = list(csv.DictReader(text.splitlines()))
     if len(rows) != lines or not text.endswith("\n"):
-        raise ValueError(f"{path.name} is not whole: {len(rows)} lines instead of {lines}")
+        raise ValueError(f"{path} is not whole: {len(rows)} lines instead of {lines}")
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
@@ -257,11 +259,12 @@ def plot_errors(run_dir):
 
 
 def plot_comparison(run_dirs, picture=Path("comparison.png")):
-    """Draw runs of any networks, seeds and numbers of epochs in one picture, 1200 x 600 pixels.
+    """Draw runs of any networks, seeds and numbers of epochs in one picture, 1200 x 700 pixels.
 
-    Training accuracy on the left, validation accuracy beside it, test accuracies on the right.
-    What differs in its seed alone and lies side by side has one color: the runs are thin, their
-    median is thick.
+    Training accuracy on the left, validation accuracy beside it, test accuracies on the right, on
+    one scale that is logarithmic in the errors, so that 0.99 and 0.995 lie as far apart as 0.98
+    and 0.99. What differs in its seed alone and lies in one directory has one color: the runs are
+    thin, their median is thick.
 
     Args:
         run_dirs: the `Path`s of the directories of the runs.
@@ -269,28 +272,30 @@ def plot_comparison(run_dirs, picture=Path("comparison.png")):
 
     Returns, Raises: as `plot_accuracy`.
     """
-    groups = group(run_dirs)
     with matplotlib.style.context("default"):
-        figure = Figure(figsize=(12, 6), dpi=100, layout="constrained")
-        panels = figure.subplots(1, 3, sharey=True, width_ratios=(5, 5, 2))
-        for place, (label, runs) in enumerate(groups.items()):
+        figure = Figure(figsize=(12, 7), dpi=100, layout="constrained")
+        training, validation, test = figure.subplots(1, 3, sharey=True, width_ratios=(5, 5, 2))
+        for place, (label, runs) in enumerate(group(run_dirs).items()):
             color = f"C{place % 10}"
-            for axes, name in zip(panels, ("accuracy", "val_accuracy"), strict=False):
+            for axes, name in ((training, "accuracy"), (validation, "val_accuracy")):
                 plot_group(axes, [history for _, history in runs], name, color)
-            tests = [metrics["test_accuracy"] for metrics, _ in runs]
-            panels[2].plot([place] * len(tests), tests, "o", color=color, fillstyle="none")
-            mean = "" if len(tests) == 1 else f"{len(tests)} seeds, their median thick, mean "
-            panels[0].plot(
-                [], [], color, label=f"{label}: {mean}test accuracy {np.mean(tests):.4f}"
-            )
-        for axes, title in zip(panels, ("training", "validation", "test"), strict=True):
+            accuracies = [metrics["test_accuracy"] for metrics, _ in runs]
+            test.plot([place] * len(runs), accuracies, "o", color=color, fillstyle="none")
+            seeds = f" (mean of {len(runs)} seeds, whose median is thick)" if runs[1:] else ""
+            label += f": test accuracy {np.mean(accuracies):.4f}{seeds}"
+            training.plot([], [], color, label=label)
+        for axes, title in ((training, "training"), (validation, "validation"), (test, "test")):
             axes.set_title(f"{title} accuracy")
             axes.grid(axis="y", linewidth=0.3)
-        histories = [history for runs in groups.values() for _, history in runs]
-        tests = [metrics["test_accuracy"] for runs in groups.values() for metrics, _ in runs]
-        panels[0].set_ylim(min(lower_end(histories), min(tests) - 0.005), 1)
-        panels[2].set_xticks([])
-        panels[2].set_xlim(-0.5, len(groups) - 0.5)
+        test.set_xticks([])
+        test.margins(x=0.5)
+        training.set_ylabel("accuracy, logarithmic in the errors")
+        training.set_yscale("logit", nonpositive="clip")
+        lowest, _ = training.get_ylim()
+        training.set_yticks(ACCURACY_TICKS)
+        training.set_ylim(lowest, ACCURACY_TICKS[-1])
+        training.yaxis.set_major_formatter("{x:g}")
+        training.yaxis.set_minor_locator(NullLocator())
         figure.legend(loc="outside lower center")
         figure.savefig(picture, dpi=100)
     return picture

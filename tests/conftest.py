@@ -5,10 +5,9 @@ import signal
 from unittest import mock
 
 import pytest
-from helpers import NIN, run_main
+from helpers import NIN, drawn_figures, run_main
 
 import machine
-import plot
 import train
 
 machine.start_tensorflow()
@@ -54,12 +53,4 @@ def interrupted(trained, tmp_path):
 @pytest.fixture
 def figures(monkeypatch):
     """The figures that are drawn, in their order."""
-    figures = []
-    savefig = plot.Figure.savefig
-
-    def keep(figure, *arguments, **options):
-        figures.append(figure)
-        savefig(figure, *arguments, **options)
-
-    monkeypatch.setattr(plot.Figure, "savefig", keep)
-    return figures
+    return drawn_figures(monkeypatch)

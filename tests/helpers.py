@@ -1,8 +1,9 @@
-"""Not a test: starts runs on few images, in this process or in one of their own, and compares."""
+"""Not a test: what several tests use, to start runs, to make them up and to look at them."""
 
 import contextlib
 import csv
 import io
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from unittest import mock
 import numpy as np
 
 import train
-from data import load_mnist
+from data import load_mnist, shuffled_batches
 
 TESTS = Path(__file__).parent
 PROJECT = TESTS.parent
@@ -112,3 +113,78 @@ def same_run(one, other):
     return history_of(one) == history_of(other) and all(
         np.array_equal(a, b) for a, b in zip(variables_of(one), variables_of(other), strict=True)
     )
+
+
+def orders(n, seed, epochs):
+    """Return the order of n samples in each of the epochs."""
+    indices = np.arange(n)
+    batches = list(shuffled_batches(indices, indices, seed, epochs))
+    sizes = [min(50, n - start) for start in range(0, n, 50)]
+    assert [len(X) for X, _ in batches] == sizes * len(epochs)
+    for X, y in batches:
+        assert np.array_equal(X, y)
+    return np.concatenate([X for X, _ in batches]).reshape(len(epochs), n).tolist()
+
+
+def write_run(run_dir, accuracy, val_accuracy, **more_metrics):
+    """Make up the files of a run but for its model; of its test images, the first are wrong.
+
+    Args:
+        run_dir: the `Path` of the directory, which need not be there.
+        accuracy: the training accuracies, one for each epoch.
+        val_accuracy: the same of validation.
+        more_metrics: what `metrics.json` shall have besides, or instead.
+
+    Returns:
+        `run_dir`.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    metrics = {
+        "model": "deep_cnn_advanced",
+        "seed": 0,
+        "epochs": len(accuracy),
+        "test_images": 10_000,
+        "test_accuracy": 0.9995,
+        "authors_test_accuracy": 0.9942,
+        "devices": ["A processor, 2 cores"],
+    } | more_metrics
+    (run_dir / "metrics.json").write_text(json.dumps(metrics))
+    wrong = round(10_000 * (1 - metrics["test_accuracy"]))
+    rows = [f"{image},7,{2 if image < wrong else 7}" for image in range(10_000)]
+    (run_dir / "predictions.csv").write_text("\n".join(["image,label,prediction", *rows]) + "\n")
+    rows = [
+        f"{epoch},{a},0.1,{v},0.1,1.0"
+        for epoch, (a, v) in enumerate(zip(accuracy, val_accuracy, strict=True), start=1)
+    ]
+    header = "epoch,accuracy,loss,val_accuracy,val_loss,seconds"
+    (run_dir / "history.csv").write_text("\n".join([header, *rows]) + "\n")
+    return run_dir
+
+
+def long_run(run_dir):
+    """Make up the files of a run of 100 epochs, whose accuracies rise."""
+    epochs = np.arange(1, 101)
+    return write_run(run_dir, 0.999 - 0.1 / epochs, 0.993 - 0.03 / epochs)
+
+
+def picture(directory, name="accuracy.png"):
+    """Return the plot as an array (height, width, 3) of colors from 0 to 1."""
+    import matplotlib.image
+
+    assert (directory / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    return matplotlib.image.imread(directory / name)[..., :3]
+
+
+def drawn_figures(monkeypatch):
+    """Return a list that will hold the figures that are drawn."""
+    from matplotlib.figure import Figure
+
+    figures = []
+    savefig = Figure.savefig
+
+    def keep(figure, *arguments, **options):
+        figures.append(figure)
+        savefig(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures

@@ -6,6 +6,7 @@ import numpy as np
 import post
 import pytest
 import tensorflow as tf
+from helpers import orders
 
 import data
 
@@ -94,17 +95,6 @@ def test_altered_file(tmp_path, monkeypatch, longer):
 
 
 # The batches
-
-
-def orders(n, seed, epochs):
-    """Return the order of n samples in each of the epochs."""
-    indices = np.arange(n)
-    batches = list(data.shuffled_batches(indices, indices, seed, epochs))
-    sizes = [min(50, n - start) for start in range(0, n, 50)]
-    assert [len(X) for X, _ in batches] == sizes * len(epochs)
-    for X, y in batches:
-        assert np.array_equal(X, y)
-    return np.concatenate([X for X, _ in batches]).reshape(len(epochs), n).tolist()
 
 
 def test_every_epoch_has_a_new_order_of_all_samples():

@@ -1,4 +1,4 @@
-"""The README's table of then and now is what keras_2017.py printed then, and prints today."""
+"""The report's table of then and now is what keras_2017.py printed then, and prints today."""
 
 import itertools
 import re
@@ -8,7 +8,7 @@ from helpers import PROJECT, run
 
 import plot
 
-README = (PROJECT / "README.md").read_text().splitlines()
+README = (PROJECT / "results/published/README.md").read_text().splitlines()
 
 
 def parsed(output):

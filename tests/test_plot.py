@@ -1,57 +1,22 @@
 """The plots are real pictures of a run, drawn without TensorFlow."""
 
+import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-import matplotlib.image
 import numpy as np
 import pytest
-from helpers import PROJECT, run
-from matplotlib.colors import to_rgb, to_rgba
-from post import TEST_ACCURACY
+from helpers import POSIX, PROJECT, long_run, picture, run, write_run
+from matplotlib.colors import to_rgb
 
 import plot
 from data import load_mnist
 
 TRAINING, VALIDATION = to_rgb("C0"), to_rgb("C1")
 LEFT, RIGHT = np.s_[:430, :600], np.s_[:430, 600:]
-
-
-def write_run(run_dir, accuracy, val_accuracy, **more_metrics):
-    run_dir.mkdir(parents=True, exist_ok=True)
-    metrics = {
-        "model": "deep_cnn_advanced",
-        "seed": 0,
-        "epochs": len(accuracy),
-        "test_images": 10_000,
-        "test_accuracy": 0.9995,
-        "authors_test_accuracy": 0.9942,
-    } | more_metrics
-    (run_dir / "metrics.json").write_text(json.dumps(metrics))
-    wrong = round(10_000 * (1 - metrics["test_accuracy"]))
-    rows = [f"{image},7,{2 if image < wrong else 7}" for image in range(10_000)]
-    (run_dir / "predictions.csv").write_text("\n".join(["image,label,prediction", *rows]) + "\n")
-    rows = [
-        f"{epoch},{a},0.1,{v},0.1,1.0"
-        for epoch, (a, v) in enumerate(zip(accuracy, val_accuracy, strict=True), start=1)
-    ]
-    header = "epoch,accuracy,loss,val_accuracy,val_loss,seconds"
-    (run_dir / "history.csv").write_text("\n".join([header, *rows]) + "\n")
-    return run_dir
-
-
-def long_run(run_dir):
-    epochs = np.arange(1, 101)
-    return write_run(run_dir, 0.999 - 0.1 / epochs, 0.993 - 0.03 / epochs)
-
-
-def picture(directory, name="accuracy.png"):
-    """Return the plot as an array (height, width, 3) of colors from 0 to 1."""
-    assert (directory / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    return matplotlib.image.imread(directory / name)[..., :3]
 
 
 def rows_of(image, color):
@@ -158,13 +123,15 @@ def test_a_notebooks_backend_that_is_not_installed_changes_nothing(image, tmp_pa
     ],
 )
 def test_errors_show_the_images_with_label_and_prediction(
-    accuracy, shown, title, tmp_path, monkeypatch
+    accuracy, shown, title, tmp_path, figures
 ):
-    figures = drawn_figures(monkeypatch)
     run_dir = write_run(tmp_path, [0.9], [0.9], test_accuracy=accuracy)
     assert plot.plot_errors(run_dir) == run_dir / "errors.png"
     (figure,) = figures
-    assert title in figure.get_suptitle() and "deep_cnn_advanced, seed 0" in figure.get_suptitle()
+    assert (
+        title in figure.get_suptitle()
+        and "deep_cnn_advanced, 1 epoch, seed 0: " in figure.get_suptitle()
+    )
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts[::2]] == ["7 → 2"] * shown
     assert [text.get_text() for text in axes.texts[1::2]] == [str(i) for i in range(shown)]
@@ -179,106 +146,6 @@ def test_errors_show_the_images_with_label_and_prediction(
         place = np.s_[y : y + 28, x - 14 : x + 14]
         assert np.array_equal(sheet[place], images[int(below.get_text()), :, :, 0])
     assert picture(run_dir, "errors.png").shape[1] == 1000
-
-
-def drawn_figures(monkeypatch):
-    """Return a list that will hold the figures that are drawn."""
-    figures = []
-    savefig = plot.Figure.savefig
-
-    def keep(figure, *arguments, **options):
-        figures.append(figure)
-        savefig(figure, *arguments, **options)
-
-    monkeypatch.setattr(plot.Figure, "savefig", keep)
-    return figures
-
-
-# The comparison of many runs
-
-
-def write_published(results, seeds, collapse=False):
-    """Write runs of constant accuracies; return them: validation and test, by network."""
-    written = {}
-    for network, (name, n) in enumerate(zip(plot.NETWORKS, seeds, strict=True)):
-        written[name] = []
-        for seed in range(n):
-            validation = 0.1 if collapse and network == 0 else 0.98 + 0.005 * network - seed / 1000
-            test = validation + 0.002
-            write_run(
-                results / f"{name}-100epochs-seed{seed}",
-                [0.999] * 100,
-                [validation] * 100,
-                model=name,
-                seed=seed,
-                test_accuracy=test,
-                authors_test_accuracy=TEST_ACCURACY[name],
-            )
-            written[name].append((validation, test))
-    return written
-
-
-@pytest.mark.parametrize(
-    ("seeds", "collapse"),
-    [((0, 1, 1), False), ((1, 2, 1), False), ((3, 5, 5), True), ((3, 12, 5), False)],
-)
-def test_comparison_shows_all_runs_their_medians_and_the_posts(
-    seeds, collapse, tmp_path, monkeypatch
-):
-    figures = drawn_figures(monkeypatch)
-    written = write_published(tmp_path, seeds, collapse)
-    assert plot.plot_comparison(tmp_path) == tmp_path / "comparison.png"
-    assert picture(tmp_path, "comparison.png").shape == (900, 1200, 3)
-    *panels, last = figures[0].axes
-    bottom, top = last.get_ylim()
-    seen = []
-    for place, (name, runs) in enumerate(written.items()):
-        axes = panels[place]
-        assert axes.get_title() == f"{name}: validation accuracy"
-        if not runs:
-            assert [text.get_text() for text in axes.texts] == ["not trained yet"]
-            continue
-        *thin, median, post = axes.lines
-        validation = [run[0] for run in runs]
-        assert [line.get_ydata()[0] for line in thin] == validation
-        assert set(median.get_ydata()) == {np.median(validation)}
-        assert median.get_linewidth() >= 3 * max(line.get_linewidth() for line in thin)
-        assert {to_rgba(line.get_color()) for line in (*thin, median)} == {to_rgba(f"C{place}")}
-        assert to_rgba(post.get_color()) == to_rgba("black")
-        curve = plot.posts_curve(name)
-        assert np.array_equal(post.get_xydata().T, curve, equal_nan=True)
-        assert len(curve[0]) == (0 if name == "deep_cnn" else 75)
-        seen += [*validation, *np.array(curve[1])[~np.isnan(curve[1])]]
-
-    for place, (name, runs) in enumerate(written.items()):
-        tests = [run[1] for run in runs]
-        points = [line.get_xydata() for line in last.lines]
-        points = [(x, y) for line in points for x, y in line if abs(x - place) < 0.5]
-        expected = [(place - 0.3 + 0.04 * seed, test) for seed, test in enumerate(tests)]
-        expected += [(place + 0.2, TEST_ACCURACY[name])] * len(tests)
-        seen += [y for _, y in expected]
-        if len(tests) > 1:  # mean and ends of the interval
-            expected += [(place, value) for value in plot.prediction_interval(tests)]
-        assert sorted(np.round(points, 9).tolist()) == sorted(np.round(expected, 9).tolist())
-    assert bottom < min(seen) and max(seen) < top
-    assert (0.1 in last.get_yticks()) == collapse
-    assert 0.99 in last.get_yticks() and {ax.get_ylim() for ax in panels} == {(bottom, top)}
-
-
-def test_prediction_interval_is_that_of_the_criterion():
-    """By hand: mean 0.992, sd 0.001, t(2) = 4.302653, n = 3."""
-    mean, low, high = plot.prediction_interval([0.991, 0.992, 0.993])
-    half = 4.302653 * 0.001 * (4 / 3) ** 0.5
-    assert (mean, low, high) == pytest.approx((0.992, 0.992 - half, 0.992 + half))
-
-
-def test_seeds_are_in_the_order_of_numbers(tmp_path):
-    for seed in (10, 9, 1):
-        long_run(tmp_path / f"deep_cnn-100epochs-seed{seed}")
-    long_run(tmp_path / "deep_cnn-99epochs-seed0")
-    (tmp_path / "deep_cnn-100epochs-seed2.unfinished").mkdir()
-    found = [path.name for path in plot.run_dirs_of(tmp_path, "deep_cnn")]
-    assert found == [f"deep_cnn-100epochs-seed{seed}" for seed in (1, 9, 10)]
 
 
 # The command line
@@ -304,35 +171,68 @@ def pictures(run_dir):
     return run_dir / "errors.png", run_dir / "accuracy.png"
 
 
-def test_command_redraws_the_runs_it_is_given(tmp_path, main):
-    run_dirs = [long_run(tmp_path / name) for name in "ab"]
-    assert main(*run_dirs) == (0, [str(path) for run_dir in run_dirs for path in pictures(run_dir)])
-    for run_dir in run_dirs:
-        assert picture(run_dir).shape == (500, 1200, 3)
-
-
-def test_command_redraws_the_finished_runs_of_results_by_default(tmp_path, main):
+@pytest.mark.parametrize("argument", ["results/a", "results", None])
+def test_command_redraws_the_run_it_is_given_or_the_only_one(argument, tmp_path, main):
     """Not the published ones, a directory deeper: they are not the user's."""
-    for name in ("a", "b", "published/c", "d.unfinished/results"):
+    for name in ("a", "published/c", "d.unfinished/results"):
         long_run(tmp_path / "results" / name)
     (tmp_path / "results/unfinished").mkdir()
-    names = ["a/errors.png", "a/accuracy.png", "b/errors.png", "b/accuracy.png"]
-    assert main() == (0, [f"results/{name}" for name in names])
-    assert len(list(tmp_path.rglob("*.png"))) == 4
+    drawn = [str(Path("results/a", name)) for name in ("errors.png", "accuracy.png")]
+    assert main(*([argument] if argument else [])) == (0, drawn)
+    assert picture(tmp_path / "results/a").shape == (500, 1200, 3)
+    assert len(list(tmp_path.rglob("*.png"))) == 2
 
 
-def test_command_draws_the_comparison_where_the_posts_two_networks_are(tmp_path, main):
-    results = tmp_path / "published"
-    written = write_published(results, (0, 1, 1))
-    run_dirs = [f"published/{name}-100epochs-seed0" for name, runs in written.items() if runs]
-    drawn = [f"{run_dir}/{name}.png" for run_dir in run_dirs for name in ("errors", "accuracy")]
-    assert main("published") == (0, [*drawn, "published/comparison.png"])
-    assert main(run_dirs[1]) == (0, drawn[2:])
+@pytest.mark.parametrize("arguments", [("a", "b"), (".",), ("a", ".", "b")])
+def test_command_compares_the_runs_it_is_given(arguments, tmp_path, main, figures):
+    for seed, name in enumerate("ab"):
+        write_run(tmp_path / name, [0.5, 0.7 + seed / 10], [0.6, 0.8], seed=seed)
+    assert main(*arguments) == (0, ["comparison.png"])
+    assert picture(tmp_path, "comparison.png").shape == (700, 1200, 3)
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["comparison.png"]
+    (figure,) = figures
+    *runs, median, _ = figure.axes[0].lines
+    assert [line.get_ydata()[-1] for line in (*runs, median)] == pytest.approx([0.7, 0.8, 0.75])
 
-    (results / "comparison.png").unlink()
-    shutil.rmtree(tmp_path / run_dirs[0])
-    assert main("published") == (0, drawn[2:])
-    assert not (results / "comparison.png").exists()
+
+def test_comparison_shows_runs_of_any_networks_seeds_and_epochs(tmp_path, figures):
+    """In color what differs in its seed alone: one run, three of one network, one of one epoch."""
+    one = {"model": "deep_cnn", "seed": 4, "test_accuracy": 0.98}
+    run_dirs = [write_run(tmp_path / "one", [0.9, 1.0], [0.8, 0.9], **one)]
+    for seed, accuracy in enumerate((0.93, 0.91, 0.95)):
+        options = {"model": "mine", "seed": seed, "test_accuracy": accuracy - 0.02}
+        curves = [accuracy] * 3, [accuracy - 0.01] * 3
+        run_dirs.append(write_run(tmp_path / f"mine{seed}", *curves, **options))
+    run_dirs.append(write_run(tmp_path / "short", [0.3], [0.2], model="mine", test_accuracy=0.25))
+    assert plot.plot_comparison(run_dirs, tmp_path / "here.png") == tmp_path / "here.png"
+
+    training, validation, test = figures[0].axes
+    for axes, less in ((training, 0), (validation, 0.01)):
+        color = [line for line in axes.lines if to_rgb(line.get_color()) == to_rgb("C1")]
+        *thin, median = [line for line in color if len(line.get_ydata())]
+        assert [line.get_ydata()[0] + less for line in thin] == pytest.approx([0.93, 0.91, 0.95])
+        assert median.get_ydata() == pytest.approx([0.93 - less] * 3)
+        assert median.get_linewidth() >= 3 * thin[0].get_linewidth()
+    assert "o" in {line.get_marker() for line in training.lines}  # a single epoch is a point
+    assert [line.get_ydata().tolist() for line in test.lines] == [
+        [0.98], pytest.approx([0.91, 0.89, 0.93]), [0.25]
+    ]  # fmt: skip
+    assert [text.get_text() for text in figures[0].legends[0].texts] == [
+        "deep_cnn, 2 epochs, seed 4: test accuracy 0.9800",
+        "mine, 3 epochs: test accuracy 0.9100 (mean of 3 seeds, whose median is thick)",
+        "mine, 1 epoch, seed 0: test accuracy 0.2500",
+    ]
+    assert training.get_yscale() == "logit" and training.get_ylim()[0] < 0.2
+
+
+def test_comparison_tells_runs_of_one_name_apart(tmp_path, figures):
+    """As of an edited network, trained into another directory."""
+    run_dirs = [long_run(tmp_path / name / "run") for name in ("results", "other")]
+    plot.plot_comparison(run_dirs, tmp_path / "comparison.png")
+    labels = [text.get_text() for text in figures[0].legends[0].texts]
+    assert [label.split(", seed 0")[0] for label in labels] == [
+        f"deep_cnn_advanced, 100 epochs ({tmp_path / name})" for name in ("results", "other")
+    ]
 
 
 @pytest.mark.parametrize("name", [None, "results", "results/empty"])
@@ -386,15 +286,17 @@ def test_command_tells_what_is_no_run_in_one_line(case, tmp_path, main):
     assert not (tmp_path / "run/accuracy.png").exists()
 
 
+@pytest.mark.skipif(not POSIX, reason="Windows has no /dev/full, and tells other reasons")
 @pytest.mark.parametrize("end", ["full disk", "closed pipe"])
 def test_command_that_cannot_print_ends_with_one_line(end, tmp_path):
     long_run(tmp_path)
     if end == "full disk":
-        output, reason = os.open("/dev/full", os.O_WRONLY), "No space left on device"
+        output, number = os.open("/dev/full", os.O_WRONLY), errno.ENOSPC
     else:
-        (closed, output), reason = os.pipe(), "Broken pipe"
+        (closed, output), number = os.pipe(), errno.EPIPE
         os.close(closed)
-    assert run("plot.py", tmp_path, stdout=output)[::2] == (1, f"plot.py: cannot print: {reason}\n")
+    line = f"plot.py: stopped by [Errno {number}] {os.strerror(number)}\n"
+    assert run("plot.py", tmp_path, stdout=output)[::2] == (1, line)
     os.close(output)
 
 

@@ -26,10 +26,10 @@ from helpers import (
     RESULT_FILES,
     history_of,
     load_few,
+    orders,
     run,
     run_main,
 )
-from test_data import orders
 
 import machine
 import models

@@ -1,0 +1,348 @@
+"""The report follows its criterion and shows every run, for however many there are."""
+
+import re
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import report
+from helpers import PROJECT, drawn_figures, long_run, picture, run, write_run
+from matplotlib.colors import to_rgba
+from post import PARAMETERS, TEST_ACCURACY
+
+README = (PROJECT / "results/published/README.md").read_text()
+
+PLAIN, LARGE, SMALL = "deep_cnn", "deep_cnn_advanced", "deep_cnn_advanced_nin"
+STEADY = [0.99] * 100
+UNSTEADY = [0.99, 0.98] * 50
+
+
+def write_runs(results, name, accuracies, curve=STEADY):
+    for seed, accuracy in enumerate(accuracies):
+        write_run(
+            results / f"{name}-100epochs-seed{seed}",
+            curve,
+            curve,
+            model=name,
+            seed=seed,
+            parameters=PARAMETERS[name][0],
+            test_accuracy=accuracy,
+            authors_test_accuracy=TEST_ACCURACY[name],
+        )
+
+
+def test_falls_are_counted_from_the_eleventh_epoch():
+    curve = np.full(100, 0.99)
+    curve[[8, 9, 10, 11, 99]] = 0.99, 0.98, 0.975, 0.97, 0.985
+    assert report.falls(curve) == 3  # epochs 11, 12 and 100, by 0.005 each
+    curve[10] += 1 / 12_000  # one image less
+    assert report.falls(curve) == 2
+    assert report.falls(np.float32(UNSTEADY)) == 45
+
+
+def test_spread_is_of_epochs_51_to_100(tmp_path):
+    curve = [0.5] * 50 + [0.98, 0.99] * 25
+    write_runs(tmp_path, LARGE, [0.994], curve)
+    (spread,) = report.Network(tmp_path, LARGE).spreads
+    assert spread == pytest.approx(0.005 * (50 / 49) ** 0.5)
+
+
+def test_prediction_interval_is_that_of_the_criterion():
+    """By hand: mean 0.992, sd 0.001, t(2) = 4.302653, n = 3."""
+    mean, low, high = report.prediction_interval([0.991, 0.992, 0.993])
+    half = 4.302653 * 0.001 * (4 / 3) ** 0.5
+    assert (mean, low, high) == pytest.approx((0.992, 0.992 - half, 0.992 + half))
+
+
+def test_seeds_are_in_the_order_of_numbers(tmp_path):
+    for seed in (10, 9, 1):
+        long_run(tmp_path / f"deep_cnn-100epochs-seed{seed}")
+    long_run(tmp_path / "deep_cnn-99epochs-seed0")
+    (tmp_path / "deep_cnn-100epochs-seed2.unfinished").mkdir()
+    found = [path.name for path in report.run_dirs_of(tmp_path, "deep_cnn")]
+    assert found == [f"deep_cnn-100epochs-seed{seed}" for seed in (1, 9, 10)]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [
+        ([0.9932, 0.9942, 0.9952], "**is reproduced**. Mean 0.9942 over 3 seeds"),
+        ([0.9883, 0.9893, 0.9903], "**is reproduced**"),  # the end is 0.00497 above the mean
+        ([0.9882, 0.9892, 0.9902], "**is not reproduced**"),
+        ([0.9970, 0.9971, 0.9972], "**is not reproduced**"),
+    ],
+)
+def test_reproduced_if_the_authors_accuracy_could_be_one_more_run(accuracies, verdict, tmp_path):
+    write_runs(tmp_path, LARGE, accuracies)
+    line = report.reproduction(report.Network(tmp_path, LARGE))
+    assert verdict in line
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remark"),
+    [
+        ([57, 30], "The author's lies below all 2 runs here, 0.9943 to 0.9970"),
+        ([59, 80], "The author's lies above all 2 runs here, 0.9920 to 0.9941"),
+        ([30, 58], None),  # as many as the author's, 0.9942
+        ([58, 80], None),
+        ([40, 70], None),
+    ],
+)
+def test_remark_on_an_author_outside_the_range_of_the_runs(wrong, remark, tmp_path):
+    accuracies = [float(np.float32(1 - n / 10_000)) for n in wrong]  # as a run leaves them
+    write_runs(tmp_path, LARGE, accuracies)
+    line = report.reproduction(report.Network(tmp_path, LARGE))
+    assert "**is reproduced**" in line
+    assert line.count("lies") == bool(remark)
+    assert line.endswith(f". {remark}: the interval is wide." if remark else ".")
+
+
+def test_no_interval_is_called_wide_that_refutes(tmp_path):
+    write_runs(tmp_path, LARGE, [0.9970, 0.9971, 0.9972])
+    line = report.reproduction(report.Network(tmp_path, LARGE))
+    assert line.endswith(". The author's lies below all 3 runs here, 0.9970 to 0.9972.")
+
+
+def test_difference_by_hand(tmp_path):
+    """Welch: n = 3 and 2, variances 1e-6 and 2e-6 about 0.994 and 0.990; 2.083 is df."""
+    write_runs(tmp_path, LARGE, [0.993, 0.994, 0.995])
+    write_runs(tmp_path, SMALL, [0.989, 0.991])
+    networks = [report.Network(tmp_path, name) for name in (LARGE, SMALL)]
+    gap = report.welch(*(network.accuracies for network in networks))
+    a, b = 1e-6 / 3, 2e-6 / 2
+    df = (a + b) ** 2 / (a**2 / 2 + b**2 / 1)
+    half = report.stats.t.ppf(0.975, df) * (a + b) ** 0.5
+    assert gap == pytest.approx([0.004, 0.004 - half, 0.004 + half])
+    line = report.difference(*networks)
+    assert "**is not shown to be better**" in line  # by 0.0040 (-0.0006 to 0.0086)
+    assert "**is not shown to be better**" in report.difference(*reversed(networks))
+    ratio = (110 * 90) ** 0.5 / (70 * 60 * 50) ** (1 / 3)
+    assert f"makes {ratio:.2f} (" in line and "(the author's: 1.48)" in line
+
+
+def test_better_and_more_stable_than_the_plain_network(tmp_path):
+    write_runs(tmp_path, LARGE, [0.994, 0.9941, 0.9942])
+    write_runs(tmp_path, PLAIN, [0.96, 0.961], UNSTEADY)
+    text = report.verdicts(report.read_networks(tmp_path))
+    assert f"- {LARGE} **is better** than {PLAIN}: by 0.0336 (" in text
+    more = f"- {LARGE} **is more stable** than {PLAIN} by its "
+    assert f"{more}falls: 0 to 0 against 45 to 45.\n" in text
+    assert f"{more}spread: 0.0000 to 0.0000 against 0.0051 to 0.0051.\n" in text
+    plain, large = (report.Network(tmp_path, name) for name in (PLAIN, LARGE))
+    assert f"{PLAIN} **is worse** than {LARGE}: by -0.0336 (" in report.difference(plain, large)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "verdict"),
+    [
+        ([0, 1], [2, 3], "is more stable"),
+        ([1], [2], "is more stable"),
+        ([0, 2], [2, 3], "is not more stable"),
+        ([0, 3], [2, 4], "is not more stable"),
+        ([0, 0], [0, 3], "is not more stable"),
+        ([0, 3], [0, 0], "is not more stable"),
+        ([2, 3], [0, 1], "is less stable"),
+    ],
+)
+def test_more_stable_if_each_run_has_less_of_it_than_each_of_the_other(here, there, verdict):
+    one, other = (
+        SimpleNamespace(name=name, falls=values, spreads=[value / 1000 for value in values])
+        for name, values in ((LARGE, here), (PLAIN, there))
+    )
+    lines = report.stability(one, other)
+    assert [re.findall(r"\*\*(.*?)\*\*", line) for line in lines] == [[verdict]] * 2
+    assert ["falls" in line for line in lines] == ["spread" not in line for line in lines]
+
+
+@pytest.mark.parametrize(
+    "seeds", [(0, 0, 0), (0, 1, 1), (0, 2, 1), (1, 2, 2), (2, 3, 2), (3, 5, 5)]
+)
+def test_right_for_however_many_runs(seeds, tmp_path):
+    names = dict(zip((PLAIN, LARGE, SMALL), seeds, strict=True))
+    for name, n in names.items():
+        write_runs(tmp_path, name, TEST_ACCURACY[name] - np.arange(n) / 1000)
+    networks, verdict, runs, plain = report.texts(report.read_networks(tmp_path))
+    assert networks.count("\n") == 1 + sum(n > 0 for n in seeds)
+    assert runs.count("\n") == 1 + sum(seeds)
+    ready = [name for name in names if names[name] > 1]
+    assert verdict.count("reproduced") == len(ready)
+    pairs = sum(
+        a in ready and b in ready for a, b in ((LARGE, SMALL), (LARGE, PLAIN), (SMALL, PLAIN))
+    )
+    assert verdict.count("better") == pairs
+    waiting = [name for name in names if names[name] < 2]
+    assert (f"No verdict on {', '.join(waiting)} yet" in verdict) == bool(waiting)
+    for name, n in names.items():
+        for seed in range(n):
+            accuracy = TEST_ACCURACY[name] - seed / 1000
+            wrong = round(10_000 * (1 - accuracy))
+            figures = f"| {name} | {seed} | {accuracy:.4f} | {wrong} | 0.9900 | 0 | 0.0000 |"
+            assert f"{figures} A processor, 2 cores |" in runs
+    assert plain.count("\n") == 1 + 8
+    assert plain.count(" | 0.9900 to 0.9900 | ") == (8 if seeds[0] else 0)
+    assert plain.count("| - |") == (0 if seeds[0] else 16)
+
+
+def test_author_beside_the_plain_network(tmp_path):
+    """Epoch 100 of post.csv: training 0.9534, validation 0.9337."""
+    for seed, last in enumerate((0.97, 0.95)):
+        curve = np.full(100, 0.99)
+        curve[99] = last
+        write_run(tmp_path / f"{PLAIN}-100epochs-seed{seed}", curve - 0.01, curve, model=PLAIN)
+    *_, ninety, hundred = report.table_of_the_plain_curve(
+        report.Network(tmp_path, PLAIN)
+    ).splitlines()
+    assert hundred == "| 100 | 0.9534 | 0.9400 to 0.9600 | 0.9337 | 0.9500 to 0.9700 |"
+    assert ninety.startswith("| 90 | ") and ninety.count("0.9800 to 0.9800 | ") == 1
+
+
+# The picture
+
+
+def write_published(results, seeds, collapse=False):
+    """Write runs of constant accuracies; return them: validation and test, by network."""
+    written = {}
+    for network, (name, n) in enumerate(zip(report.NETWORKS, seeds, strict=True)):
+        written[name] = []
+        for seed in range(n):
+            validation = 0.1 if collapse and network == 0 else 0.98 + 0.005 * network - seed / 1000
+            test = validation + 0.002
+            write_run(
+                results / f"{name}-100epochs-seed{seed}",
+                [0.999] * 100,
+                [validation] * 100,
+                model=name,
+                seed=seed,
+                test_accuracy=test,
+                authors_test_accuracy=TEST_ACCURACY[name],
+            )
+            written[name].append((validation, test))
+    return written
+
+
+def compared(results, monkeypatch):
+    """Draw the comparison of the runs in `results`; return its figure."""
+    figures = drawn_figures(monkeypatch)
+    path = results / "comparison.png"
+    assert report.plot_comparison(report.read_networks(results), path) == path
+    assert picture(results, "comparison.png").shape == (900, 1200, 3)
+    (figure,) = figures
+    return figure
+
+
+SEEDS = [
+    ((0, 0, 0), False),
+    ((0, 1, 1), False),
+    ((1, 2, 1), False),
+    ((3, 5, 5), True),
+    ((3, 12, 5), False),
+]
+
+
+@pytest.mark.parametrize(("seeds", "collapse"), SEEDS)
+def test_comparison_shows_all_runs_their_medians_and_the_authors(
+    seeds, collapse, tmp_path, monkeypatch
+):
+    written = write_published(tmp_path, seeds, collapse)
+    *panels, _ = compared(tmp_path, monkeypatch).axes
+    seen = []
+    for axes, (name, runs) in zip(panels, written.items(), strict=True):
+        assert axes.get_title() == f"{name}: validation accuracy"
+        *here, author = axes.lines
+        *thin, median = here or [None]
+        validation = [run[0] for run in runs]
+        assert [line.get_ydata()[0] for line in thin] == validation
+        if runs:
+            assert set(median.get_ydata()) == {np.median(validation)}
+            assert median.get_linewidth() >= 2.5 * max(line.get_linewidth() for line in thin)
+            assert {to_rgba(line.get_color()) for line in here} == {to_rgba("C0")}
+        assert to_rgba(author.get_color()) == to_rgba("black")
+        epochs, _, curve = report.posts_curves(name)
+        assert np.array_equal(author.get_xydata().T, (epochs, curve), equal_nan=True)
+        assert len(curve) == (100 if name == PLAIN else 75)
+        seen += [*validation, *curve[~np.isnan(curve)]]
+    ((bottom, top),) = {axes.get_ylim() for axes in panels}
+    assert bottom < min(seen) and max(seen) < top
+    assert (0.1 in panels[0].get_yticks()) == collapse and 0.99 in panels[0].get_yticks()
+
+
+@pytest.mark.parametrize(("seeds", "collapse"), SEEDS)
+def test_comparison_shows_the_test_accuracies(seeds, collapse, tmp_path, monkeypatch):
+    written = write_published(tmp_path, seeds, collapse)
+    *_, last = compared(tmp_path, monkeypatch).axes
+    bottom, top = last.get_ylim()
+    for place, (name, runs) in enumerate(written.items()):
+        tests = [run[1] for run in runs]
+        points = [line.get_xydata() for line in last.lines]
+        points = [(x, y) for line in points for x, y in line if abs(x - place) < 0.5]
+        expected = [
+            (place - 0.4 + 0.3 * (seed + 0.5) / len(tests), test) for seed, test in enumerate(tests)
+        ]
+        expected += [(place + 0.25, TEST_ACCURACY[name])] * bool(tests)
+        if len(tests) > 1:  # mean and ends of the interval
+            expected += [(place, value) for value in report.prediction_interval(tests)]
+        assert sorted(np.round(points, 9).tolist()) == sorted(np.round(expected, 9).tolist())
+        assert all(bottom < y < top for _, y in expected if y < 0.9995)
+    names = [label.get_text().replace("\n", "") for label in last.get_xticklabels()]
+    assert names == list(report.NETWORKS)
+
+
+def test_comparison_tells_what_is_what(tmp_path, monkeypatch):
+    """Each item of the legend looks like what is drawn; "logarithmic" stands at the axis."""
+    write_published(tmp_path, (2, 2, 2))
+    figure = compared(tmp_path, monkeypatch)
+    assert figure.get_supylabel().endswith("logarithmic in the errors")
+    assert {axes.get_yscale() for axes in figure.axes} == {"function"}
+    for accuracy in (0.9, 0.99, 0.999):  # a tenth of the errors is a step of 1
+        assert report.from_accuracy(accuracy) == pytest.approx(round(-np.log10(1 - accuracy)))
+        assert report.to_accuracy(report.from_accuracy(accuracy)) == pytest.approx(accuracy)
+
+    def look(line):
+        names = "color", "linewidth", "linestyle", "alpha", "marker", "fillstyle"
+        return [getattr(line, f"get_{name}")() for name in names]
+
+    (legend,) = figure.legends
+    items = {
+        text.get_text(): look(line)
+        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
+    one, two, median, author = figure.axes[0].lines
+    runs, authors_test, mean, *_ = figure.axes[-1].lines
+    assert items["one run here"] == look(one) == look(two)
+    assert items["median of the runs here"] == look(median)
+    assert items["the author's run"] == look(author)
+    assert items["test accuracy of one run here"] == look(runs)
+    assert items["the author's test accuracy"] == look(authors_test)
+    assert items["mean, 95 % prediction interval"][0] == mean.get_color()
+    assert len(items) == 6
+
+
+# The report
+
+
+def test_readme_has_the_texts():
+    for text in report.texts(report.read_networks(report.PUBLISHED)):
+        assert f"\n\n{text}\n\n" in README
+
+
+def test_readme_tells_how_much_of_the_curves_can_be_read():
+    ((n, total),) = re.findall(r"(\d+) of (\d+) values can be read", README)
+    curves = [curve for name in report.NETWORKS for curve in report.posts_curves(name)[1:]]
+    values = np.concatenate(curves)
+    assert (int(n), int(total)) == (np.count_nonzero(~np.isnan(values)), len(values))
+
+
+def test_command_prints_the_texts_and_redraws_the_picture(tmp_path):
+    """The script as it is, in a copy of the project with other runs, from another directory."""
+    published = tmp_path / "results/published"
+    published.mkdir(parents=True)
+    for path in (*PROJECT.glob("*.py"), *report.PUBLISHED.glob("*.*")):
+        shutil.copy(path, tmp_path / path.relative_to(PROJECT))
+    (published / "comparison.png").unlink()
+    write_runs(published, LARGE, [0.994, 0.9941])
+    code, output, errors = run(published / "report.py", cwd=published)
+    assert (code, errors) == (0, "")
+    expected = [*report.texts(report.read_networks(published)), published / "comparison.png"]
+    assert output == "\n\n".join(map(str, expected)) + "\n"
+    assert picture(published, "comparison.png").shape == (900, 1200, 3)
