@@ -261,7 +261,7 @@ DAMAGES = {
     "history of words": (("history.csv", lambda text: text.replace("0.1", "high")), "high"),
     "empty metrics": (("metrics.json", lambda text: ""), ""),
     "metrics of a list": (("metrics.json", lambda text: "[]"), ""),
-    "metrics of nothing": (("metrics.json", lambda text: "{}"), "epochs"),
+    "metrics of nothing": (("metrics.json", lambda text: "{}"), "test_images"),
     "no predictions": (("predictions.csv", None), "No such file"),
     "predictions cut after a line": (
         ("predictions.csv", lambda text: "\n".join(text.split()[:-1]) + "\n"),
