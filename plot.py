@@ -94,7 +94,8 @@ def write_run(run_dir, metrics, history, predictions):
     Raises:
         OSError: a file cannot be written.
     """
-    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    text = json.dumps(metrics, indent=2) + "\n"
+    (run_dir / "metrics.json").write_text(text, newline="\n")
     for name, rows in (("history.csv", history), ("predictions.csv", predictions)):
         with open(run_dir / name, "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -282,8 +283,8 @@ def plot_comparison(run_dirs, picture=Path("comparison.png")):
             accuracies = [metrics["test_accuracy"] for metrics, _ in runs]
             test.plot([place] * len(runs), accuracies, "o", color=color, fillstyle="none")
             seeds = f" (mean of {len(runs)} seeds, whose median is thick)" if runs[1:] else ""
-            label += f": test accuracy {np.mean(accuracies):.4f}{seeds}"
-            training.plot([], [], color, label=label)
+            reached = f"test accuracy {np.mean(accuracies):.4f}{seeds}"
+            training.plot([], [], color, label=f"{label}: {reached}")
         for axes, title in ((training, "training"), (validation, "validation"), (test, "test")):
             axes.set_title(f"{title} accuracy")
             axes.grid(axis="y", linewidth=0.3)

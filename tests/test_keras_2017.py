@@ -8,7 +8,7 @@ from helpers import PROJECT, run
 
 import plot
 
-README = (PROJECT / "results/published/README.md").read_text().splitlines()
+README = (PROJECT / "results/published/README.md").read_text(encoding="utf-8").splitlines()
 
 
 def parsed(output):

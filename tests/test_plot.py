@@ -302,5 +302,7 @@ def test_command_that_cannot_print_ends_with_one_line(end, tmp_path):
 
 def test_no_tensorflow():
     modules = "import sys, plot; print({'keras', 'tensorflow'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", modules], cwd=PROJECT, capture_output=True)
-    assert done.stdout == b"set()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", modules], cwd=PROJECT, check=True, stdout=subprocess.PIPE
+    )
+    assert done.stdout.split() == [b"set()"]

@@ -20,7 +20,7 @@ import train
 from data import batches, load_mnist, split
 from models import MODELS
 
-README = (PROJECT / "README.md").read_text()
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
 REPORT = "results/published/README.md"
 PUBLISHED = PROJECT / "results/published"
 RUNS = sorted(path.parent for path in PUBLISHED.glob("*/metrics.json"))
@@ -161,7 +161,7 @@ def test_all_plots_are_drawn_from_the_published_figures(tmp_path):
 )
 def test_readmes_show_pictures_that_are_there(readme, comparison):
     path = PROJECT / readme
-    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", path.read_text())
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", path.read_text(encoding="utf-8"))
     assert comparison in pictures
     assert all((path.parent / picture).exists() for picture in pictures)
 

@@ -11,7 +11,7 @@ from helpers import PROJECT, drawn_figures, long_run, picture, run, write_run
 from matplotlib.colors import to_rgba
 from post import PARAMETERS, TEST_ACCURACY
 
-README = (PROJECT / "results/published/README.md").read_text()
+README = (PROJECT / "results/published/README.md").read_text(encoding="utf-8")
 
 PLAIN, LARGE, SMALL = "deep_cnn", "deep_cnn_advanced", "deep_cnn_advanced_nin"
 STEADY = [0.99] * 100

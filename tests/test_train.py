@@ -224,7 +224,9 @@ def test_a_model_named_twice_is_one_run(tmp_path):
 
 def test_answers_without_tensorflow():
     modules = "import sys, train; print({'keras', 'tensorflow', 'matplotlib'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", modules], cwd=PROJECT, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", modules], cwd=PROJECT, check=True, stdout=subprocess.PIPE
+    )
     assert done.stdout.split() == [b"set()"]
     code, output, errors = run("train.py", "--help")
     assert (code, errors) == (0, "") and output.startswith("usage: train.py")

@@ -1,15 +1,15 @@
-"""Compare the speed of the post's way of training with the project's; run by hand.
+"""Compare the speed of the post's way of training with the project's; by hand, on Linux.
 
-`python tests/benchmark.py` prints a table. For each network it starts all ways, each in a process
-of its own, and lets them train by turns, 500 images at a time, and validate by turns of 1,000: a
-machine that is shared slows down and speeds up within minutes, but the slices of one turn fall into
-the same mood, and their ratio can be trusted. A process may be slow for as long as it lives, so
-there are ten rounds, with new processes in each. A ratio is the median over all turns, with its
-quartiles. The post's way is a plain `model.fit` under TensorFlow's defaults, the project's is
-`train.fit`.
+`python results/speed/benchmark.py` prints a table. For each network it starts all ways, each in
+a process of its own, and lets them train by turns, 500 images at a time, and validate by turns of
+1,000: a machine that is shared slows down and speeds up within minutes, but the slices of one turn
+fall into the same mood, and their ratio can be trusted. A process may be slow for as long as it
+lives, so there are ten rounds, with new processes in each. A ratio is the median over all turns,
+with its quartiles. The post's way is a plain `model.fit` under TensorFlow's defaults, the
+project's is `train.fit`.
 
-`python tests/benchmark.py post project xla malloc` compares other ways as well: benchmark.md
-tells what came of them.
+`python results/speed/benchmark.py post project avx2` compares other ways as well: the README
+beside this file tells what came of them.
 """
 
 import itertools
@@ -22,18 +22,16 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from helpers import environment
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import data
+import machine
 import train
 
 ROUNDS = 10
 IMAGES = 5_000  # of a round: 4,000 to train, 1,000 to validate, then all to validate once more
 SLICES = {"training": 500, "validation": 1000}  # images of a turn: what the project calls at once
-ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
-PROJECT = ONEDNN | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+PROJECT = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 XLA = {
     "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit --tf_xla_ops_to_cluster=FUSIBLE"
 }
@@ -41,10 +39,9 @@ MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 WAYS = {
     "post": {},
     "project": PROJECT,
-    "avx512": ONEDNN,  # where there is AVX-512: the project's way without its limit
+    "avx2": PROJECT | {"ONEDNN_MAX_CPU_ISA": "AVX2"},  # as the published runs
     "xla": PROJECT | XLA,
     "malloc": PROJECT | MALLOC,
-    "xla+malloc": PROJECT | XLA | MALLOC,
 }
 
 
@@ -108,7 +105,9 @@ def train_by_turns(way, name):
 
 def compare(ways, name):
     """Let all ways train network `name` by turns, once; return what each of them printed."""
-    plain = environment(KERAS_HOME=os.devnull, TF_CPP_MIN_LOG_LEVEL="3")
+    foreign = "KERAS_", "TF_", "ONEDNN_", "DNNL_"
+    plain = {name: os.environ[name] for name in os.environ if not name.startswith(foreign)}
+    plain |= {"KERAS_HOME": os.devnull, "TF_CPP_MIN_LOG_LEVEL": "3"}
     processes = {
         way: subprocess.Popen(
             [sys.executable, __file__, "--turns", way, name],
@@ -139,8 +138,8 @@ def quartiles(values):
 
 def main(ways):
     """Compare the ways for both networks and print the table."""
-    train.start_tensorflow()
-    print(f"{train.device()}\n")
+    machine.start_tensorflow()
+    print(f"{machine.device()}\n")
     print("| network | work | way | images/s | ratio (quartiles) |")
     print("| --- | --- | --- | --- | --- |")
     for name in train.POST_MODELS:
