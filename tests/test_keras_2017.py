@@ -1,4 +1,4 @@
-"""The report's table of then and now is what keras_2017.py printed then, and prints today."""
+"""The report's table of then and now is what facts.py printed then, and prints today."""
 
 import itertools
 import re
@@ -19,13 +19,13 @@ def parsed(output):
 
 @pytest.fixture(scope="module")
 def then():
-    return parsed((PROJECT / "tests/keras_2017.txt").read_text())
+    return parsed((PROJECT / "results/keras_2017/facts.txt").read_text())
 
 
 @pytest.fixture(scope="module")
 def today():
     """In a process of its own, in which nothing has been seeded."""
-    code, output, errors = run("tests/keras_2017.py", env={"TF_CPP_MIN_LOG_LEVEL": "3"})
+    code, output, errors = run("results/keras_2017/facts.py", env={"TF_CPP_MIN_LOG_LEVEL": "3"})
     assert code == 0, errors
     return parsed(output)
 
@@ -52,8 +52,8 @@ def test_readme_names_the_keras_that_is_pinned():
 
 
 def test_readmes_table_of_the_first_two_epochs():
-    """What `keras_2017.py MODEL` printed then, beside the published runs."""
-    version, *lines = (PROJECT / "tests/keras_2017_training.txt").read_text().splitlines()
+    """The first run in that Keras, beside the published runs."""
+    version, *lines = (PROJECT / "results/keras_2017/training.txt").read_text().splitlines()
     assert version == "Keras 2.0.8 on TensorFlow 1.3.0"
     epochs = [
         re.fullmatch(r"(\w+), epoch (\d): accuracy (\S+), validation (\S+), (\d+) s", line).groups()

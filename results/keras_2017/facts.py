@@ -1,30 +1,24 @@
 """What Keras does where 2017 and today may differ, by experiment; runs in both.
 
-`python tests/keras_2017.py` prints one line for each fact. keras_2017.txt is what it printed
-in Keras 2.0.8 on TensorFlow 1.3.0, the newest when the post's figures were made (October
-2017). To have these today, take Python 3.6 (from pyenv, say) and
+`python results/keras_2017/facts.py` prints one line for each fact. facts.txt is what it
+printed in Keras 2.0.8 on TensorFlow 1.3.0, the newest when the post's figures were made
+(October 2017). To have these today, take Python 3.6 (from pyenv, say) and
 
     python3.6 -m venv keras2017
     keras2017/bin/pip install pip==21.3.1 wheel==0.37.1
     keras2017/bin/pip install tensorflow==1.3.0 keras==2.0.8 numpy==1.13.3
-    keras2017/bin/python tests/keras_2017.py
+    keras2017/bin/python results/keras_2017/facts.py
 
-`keras2017/bin/python tests/keras_2017.py MODEL` trains that network on MNIST for two epochs
-instead, seed 0, by a plain `fit`, and prints the accuracies and the time of each;
-keras_2017_training.txt is what it printed for the post's two.
+In the faster environment of train_2017.py, Keras 2.0.8 on TensorFlow 1.15.2, it prints the same
+facts, all but its first line.
 """
-
-import sys
-import time
-from pathlib import Path
 
 import keras
 import numpy as np
-import post
 import tensorflow as tf
 from keras.callbacks import Callback
 from keras.layers import BatchNormalization, Dense, Input
-from keras.models import Model, Sequential
+from keras.models import Model
 from keras.optimizers import SGD, Adam
 
 
@@ -48,10 +42,12 @@ def facts():
 
 
 def percent(ratios):
+    """Return ratios to the batch's own statistics as text."""
     return " and ".join(f"{100 * ratio:.2f} %" for ratio in ratios) + " of the batch's"
 
 
 def learning_rate():
+    """Return the name of Adam's learning rate."""
     try:
         Adam(lr=0.001)
     except ValueError:
@@ -61,12 +57,14 @@ def learning_rate():
 
 
 def accuracy_names():
+    """Return what `fit` calls the accuracies in its history."""
     model = network_of(Dense(1), (1,), optimizer="sgd", loss="mse", metrics=["accuracy"])
     history = model.fit(np.ones((10, 1)), np.ones((10, 1)), validation_split=0.2, verbose=0)
     return [name for name in sorted(history.history) if "acc" in name]
 
 
 def one_hot():
+    """Return the function that makes labels one-hot, and their type."""
     function, name = keras.utils.to_categorical, "keras.utils"
     if hasattr(keras.utils, "np_utils"):
         function, name = keras.utils.np_utils.to_categorical, "keras.utils.np_utils"
@@ -74,13 +72,13 @@ def one_hot():
 
 
 def he_normal():
-    """Measured on two million weights, in units of sqrt(2 / fan-in)."""
+    """Return its standard deviation on two million weights, in units of sqrt(2 / fan-in)."""
     model = network_of(Dense(2000, kernel_initializer="he_normal"), (1000,))
     return model.get_weights()[0].std() / np.sqrt(2 / 1000)
 
 
 def adam_epsilon():
-    """From one step on a gradient of 1e-6, which is lr * g / (g + epsilon / sqrt(1 - beta_2))."""
+    """Return it from a step on a gradient of 1e-6: lr * g / (g + epsilon / sqrt(1 - beta_2))."""
     layer = Dense(1, use_bias=False, kernel_initializer="zeros")
     model = network_of(layer, (1,), optimizer=Adam(0.001), loss=lambda y, output: output)
     gradient = 1e-6
@@ -102,7 +100,7 @@ def moving_statistics(batches):
 
 
 def loss_and_gradient(p):
-    """Of an image whose digit has the probability `p`; the gradient from a step of SGD(1)."""
+    """Return both for an image whose digit has the probability `p`, from a step of SGD(1)."""
     layer = Dense(2, use_bias=False, activation="softmax")
     model = network_of(layer, (1,), optimizer=SGD(1.0), loss="categorical_crossentropy")
     logits = np.array([[np.log(p), np.log(1 - p)]])
@@ -142,67 +140,7 @@ def network_of(layer, shape, optimizer="sgd", loss="mse", metrics=None):
     return model
 
 
-def post_network(name):
-    """Return a network of the author's, compiled, from the facts of post.py."""
-    initializer = "glorot_uniform" if name == "deep_cnn" else "he_normal"
-    dense = iter(post.DENSE)
-    model = Sequential()
-    for kind, shape, _ in post.SUMMARY[name]:
-        options = {} if model.layers else {"input_shape": post.SHAPES[0][1:]}
-        if kind == "Conv2D":
-            kernel = (1, 1) if shape[-1] == 25 else (3, 3)
-            filters, strides, padding = post.CONVOLUTIONS[kernel]
-            options.update(
-                filters=filters,
-                kernel_size=kernel,
-                strides=strides,
-                padding=padding,
-                kernel_initializer=initializer,
-            )
-        elif kind == "Dense":
-            units, activation = next(dense)
-            options.update(units=units, activation=activation, kernel_initializer=initializer)
-        elif kind == "Activation":
-            options.update(activation="relu")
-        elif kind == "MaxPooling2D":
-            options.update(pool_size=post.POOL_SIZE)
-        elif kind == "Dropout":
-            options.update(rate=post.DROPOUT_RATE)
-        model.add(getattr(keras.layers, kind)(**options))
-    assert model.count_params() == post.PARAMETERS[name][0]
-    model.compile(Adam(post.LEARNING_RATE), "categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def train(name, epochs=2):
-    """Train the network by a plain `fit` and print a line after each epoch."""
-    np.random.seed(0)
-    tf.set_random_seed(0)
-    with np.load(str(Path(__file__).parents[1] / "mnist.npz")) as arrays:
-        X, y = arrays["x_train"][..., np.newaxis], np.eye(10)[arrays["y_train"]]
-
-    class Lines(Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.started = time.time()
-
-        def on_epoch_end(self, epoch, logs=None):
-            print(
-                "{}, epoch {}: accuracy {:.4f}, validation {:.4f}, {:.0f} s".format(
-                    name, epoch + 1, logs["acc"], logs["val_acc"], time.time() - self.started
-                ),
-                flush=True,
-            )
-
-    post_network(name).fit(
-        X, y, post.BATCH_SIZE, epochs,
-        validation_split=post.VALIDATION_SPLIT, verbose=0, callbacks=[Lines()],
-    )  # fmt: skip
-
-
 if __name__ == "__main__":
     print(f"Keras {keras.__version__} on TensorFlow {tf.__version__}")
-    if sys.argv[1:]:
-        train(*sys.argv[1:])
-    else:
-        for name, text in facts().items():
-            print(f"{name}: {text}")
+    for name, text in facts().items():
+        print(f"{name}: {text}")
