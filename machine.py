@@ -54,7 +54,7 @@ def start_tensorflow():
             tf.get_logger().setLevel("ERROR")  # on Windows it warns of what Keras 3.15 calls
     except ModuleNotFoundError as error:
         command = f"{sys.executable} -m pip install -r requirements.txt"
-        raise RunError(f"{error}; `{command}` installs it") from error
+        raise RunError(f"{error}; install it by {command}") from error
     except OSError as error:  # its import wants a temporary directory with room
         raise RunError(f"cannot start TensorFlow: {error}") from error
     tf.started_by = environment()
@@ -150,14 +150,14 @@ def matplotlib_importable():
     A notebook hands MPLBACKEND on to the programs that it starts; where what it names is not
     installed, Matplotlib 3.10.9 cannot be imported. No program here needs a backend.
     """
-    if "matplotlib" not in sys.modules and "MPLBACKEND" in os.environ:
-        backend = os.environ.pop("MPLBACKEND")
-        try:
-            import matplotlib
-        finally:
+    if "matplotlib" not in sys.modules:
+        backend = os.environ.pop("MPLBACKEND", None)
+        import matplotlib
+
+        if backend:
             os.environ["MPLBACKEND"] = backend
-        with contextlib.suppress(ValueError):
-            matplotlib.rcParams["backend"] = backend
+            with contextlib.suppress(ValueError):
+                matplotlib.rcParams["backend"] = backend
     yield
 
 

@@ -25,8 +25,7 @@ try:
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
-    sys.exit(f"plot.py: {error}; `{sys.executable} -m pip install -r requirements.txt` installs it")
-
+    sys.exit(f"plot.py: {error}; install it by {sys.executable} -m pip install -r requirements.txt")
 
 ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
 

@@ -41,7 +41,7 @@ except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
     sys.exit(
-        f"train.py: {error}; `{sys.executable} -m pip install -r requirements.txt` installs it"
+        f"train.py: {error}; install it by {sys.executable} -m pip install -r requirements.txt"
     )
 
 POST_EPOCHS = 100
@@ -122,6 +122,8 @@ def build(run):
 
     keras.utils.clear_session()  # a run is the same whatever was trained before it
     keras.utils.set_random_seed(run.seed)
+    if run.model not in MODELS:
+        raise RunError(f"there is no {run.model} in MODELS of models.py")
     model = MODELS[run.model]()
     compilation = isinstance(model, keras.Model) and model.get_compile_config()
     if not compilation or "accuracy" not in (compilation["metrics"] or ()):
@@ -284,7 +286,7 @@ class State:
     epoch in two files, so that a kill between them trains an epoch twice.
     """
 
-    identity: dict  # what `identity` returns
+    identity: dict  # the settings of the run and the configuration of its network, flat
     devices: list  # what `device` returned, where the epochs were trained
     code: list  # what `digests_of_code` returned, when they were
     interruptions: list  # after how many epochs it was interrupted, each time
@@ -322,11 +324,6 @@ def digests_of_code():
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
-def identity(run, model):
-    """Return the settings of a run and the configuration of its network, as one flat dict."""
-    return flat({**settings(run), **configuration_of(model)})
-
-
 def flat(value, path=""):
     """Return nested dicts and lists as one dict: the path of each value, and the value."""
     if not isinstance(value, dict | list | tuple):
@@ -354,7 +351,14 @@ def starting_state(run, model):
     Raises:
         RunError: there is a state, and it cannot be read or is not this run's.
     """
-    here = State(identity(run, model), [device()], [digests_of_code()], [], [], [])
+    here = State(
+        flat({**settings(run), **configuration_of(model)}),
+        [device()],
+        [digests_of_code()],
+        [],
+        [],
+        [],
+    )
     try:
         state = read_state(run.state_file)
     except FileNotFoundError:
@@ -497,22 +501,7 @@ def main(argv=None):
 def train_unfinished(runs):
     """Train those of the `runs` that are not finished, each under its lock."""
     with contextlib.ExitStack() as locks:
-        # Which these are is decided here, once: what becomes of results meanwhile changes nothing.
-        finished = {}
-        for run in runs:
-            with contextlib.ExitStack() as lock:
-                lock.enter_context(
-                    locked(
-                        run.directory.with_name(f"{run.directory.name}.lock"),
-                        f"training {run.directory}",
-                    )
-                )
-                if run.directory.exists():
-                    finished[run] = results_of(run)
-                    # A kill may have left it beside the results.
-                    shutil.rmtree(run.unfinished, ignore_errors=True)
-                else:
-                    locks.push(lock.pop_all())
+        finished = lock_unfinished(runs, locks)
         try:
             mnist = load_mnist()
         except (OSError, ValueError) as error:
@@ -534,6 +523,24 @@ def train_unfinished(runs):
         for run, state in states.items():
             epochs_after -= run.epochs - len(state.history)
             train(run, state, mnist, epochs_after)
+
+
+def lock_unfinished(runs, locks):
+    """Lock the runs that are not finished; return a dict of the metrics of the others.
+
+    Which these are is decided here, once: what becomes of results meanwhile changes nothing.
+    """
+    finished = {}
+    for run in runs:
+        with contextlib.ExitStack() as lock:
+            file = run.unfinished.with_suffix(".lock")
+            lock.enter_context(locked(file, f"training {run.directory}"))
+            if run.directory.exists():
+                finished[run] = results_of(run)
+                shutil.rmtree(run.unfinished, ignore_errors=True)  # a kill may have left it
+            else:
+                locks.push(lock.pop_all())
+    return finished
 
 
 def parse_arguments(argv):

@@ -20,11 +20,9 @@ import train
 from data import batches, load_mnist, split
 from models import MODELS
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
 REPORT = "results/published/README.md"
 PUBLISHED = PROJECT / "results/published"
 RUNS = sorted(path.parent for path in PUBLISHED.glob("*/metrics.json"))
-IN_README = PUBLISHED / "deep_cnn_advanced-100epochs-seed0"
 FIRST = [run_dir for run_dir in RUNS if run_dir.name.endswith("-seed0")]
 
 
@@ -84,11 +82,8 @@ def assert_model_is_the_trained_one(run_dir):
     assert np.allclose(found["probability"], table["probability"], rtol=0.01, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "run_dir", [path for path in FIRST if path != IN_README], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("run_dir", FIRST, ids=lambda path: path.name)
 def test_model_of_each_network_has_the_predictions_of_its_run(run_dir):
-    """Of deep_cnn_advanced, it is the README's snippet that tells."""
     assert_model_is_the_trained_one(run_dir)
 
 
@@ -109,23 +104,6 @@ def load_model(path, metrics):
     model = MODELS[metrics["model"]]()
     model.load_weights(path)
     return model
-
-
-def test_readmes_snippet(capsys, monkeypatch):
-    """Run it as it stands, in the project's directory: it tells what predictions.csv has."""
-    metrics, _ = plot.read_run(IN_README)
-    if keras.__version__ != metrics["keras"]:
-        pytest.skip("as the README says, another Keras may reject the file")
-    monkeypatch.chdir(PROJECT)
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(snippet, {})
-    first, *wrong = capsys.readouterr().out.splitlines()
-    lines = [tuple(map(int, re.findall(r"\d+", line))) for line in wrong]
-    labels, predictions = plot.read_predictions(IN_README)
-    assert first == f"test accuracy {1 - len(lines) / len(labels):.4f}"
-    assert all(digit == labels[image] and digit != found for image, digit, found in lines)
-    expected = [(i, labels[i], predictions[i]) for i in np.nonzero(labels != predictions)[0]]
-    assert len(set(lines) ^ set(expected)) <= 2 * moved_images(metrics)
 
 
 def redrawn(pictures, tmp_path):
