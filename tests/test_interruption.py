@@ -1,5 +1,6 @@
 """An interrupted run goes on where it stopped, bit for bit; a finished one stays as it is."""
 
+import contextlib
 import errno
 import functools
 import json
@@ -89,7 +90,11 @@ def test_goes_on_after_a_kill_whatever_the_users_keras_settings(
 ):
     command = NIN, "--epochs", 3, "--output", tmp_path
     run_dir = train.Run(NIN, 3, 0, tmp_path / three_epochs.name)
-    with start("tests/train_small.py", *command, env={"HOLD": "1"}) as process:
+    with (
+        start("tests/train_small.py", *command, env={"HOLD": "1"}) as process,
+        contextlib.ExitStack() as at_the_end,
+    ):
+        at_the_end.callback(process.kill)  # it would sleep on, and be waited for, if this fails
         while not process.stdout.readline().startswith("held"):
             assert process.poll() is None
         # Nobody else may train it meanwhile, and is told so before TensorFlow starts.
@@ -106,7 +111,8 @@ def test_goes_on_after_a_kill_whatever_the_users_keras_settings(
 
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras/keras.json").write_text(json.dumps(HOSTILE_SETTINGS))
-    hostile = {"HOME": str(tmp_path), "KERAS_BACKEND": "torch", "KERAS_MAX_EPOCHS": "1"}
+    homes = dict.fromkeys(("HOME", "USERPROFILE"), str(tmp_path))  # the latter on Windows
+    hostile = {**homes, "KERAS_BACKEND": "torch", "KERAS_MAX_EPOCHS": "1"}
     code, output, errors = run("tests/train_small.py", *command, env=hostile)
     assert (code, errors) == (0, "")
     assert f"{NIN}: resuming after epoch 1 of 3\n" in output
