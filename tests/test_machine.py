@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import tensorflow as tf
-from helpers import NIN, PROJECT, environment, run_main
+from helpers import NIN, PROJECT, environment, python_path, run_main
 
 import machine
 
@@ -152,7 +152,7 @@ def test_a_tensorflow_of_other_settings_is_told_in_one_line(case, tmp_path, monk
 
 
 def test_the_users_own_log_level_shows_tensorflows_log():
-    environ = environment(PYTHONPATH=str(PROJECT), TF_CPP_MIN_LOG_LEVEL="0")
+    environ = environment(PYTHONPATH=python_path(PROJECT))
     for level, shown in (("0", True), ("3", False)):
         environ["TF_CPP_MIN_LOG_LEVEL"] = level
         command = [sys.executable, "-c", "import machine; machine.start_tensorflow()"]

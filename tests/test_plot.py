@@ -240,7 +240,7 @@ def test_command_tells_in_one_line_where_no_run_is(name, tmp_path, main):
     if name:
         (tmp_path / name).mkdir(parents=True)
     arguments = [name] if name else []
-    line = f"plot.py: there is no finished run in {name or 'results'}"
+    line = f"plot.py: there is no finished run in {Path(name or 'results')}"
     assert main(*arguments) == (line, [])
 
 
