@@ -55,7 +55,6 @@ def start(results, name):
     return subprocess.Popen(
         [sys.executable, "-u", __file__, str(results), name],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         universal_newlines=True,
     )
 

@@ -335,7 +335,7 @@ def save(directory, unfinished, model, state, test):
     metrics = dict(
         state["settings"],
         epochs=len(state["history"]),
-        parameters=model.count_params(),
+        parameters=int(model.count_params()),
         test_images=len(X),
         test_loss=float(loss),
         test_accuracy=float(accuracy),
