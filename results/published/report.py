@@ -10,15 +10,18 @@ import math
 import sys
 from pathlib import Path
 
-import matplotlib.style
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from machine import matplotlib_importable
 from plot import read_run
+
+with matplotlib_importable():
+    import matplotlib.style
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 PUBLISHED = Path(__file__).parent
 POST_CURVES = PUBLISHED / "post.csv"
