@@ -66,7 +66,7 @@ def told(lines, word):
 def check(name):
     with tempfile.TemporaryDirectory() as results:
         whole, _ = start(results, name).communicate()
-        directory = Path(results, name + "-3epochs-seed0-keras2.0.8")
+        directory = Path(results, name + "-keras2.0.8-3epochs-seed0")
         directory.rename(directory.with_name("whole"))
 
         process = start(results, name)

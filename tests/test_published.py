@@ -114,6 +114,8 @@ def redrawn(pictures, tmp_path):
         again.unlink()
         if picture.stem == "comparison":
             report.plot_comparison(report.read_networks(tmp_path), again)
+        elif picture.stem == "fall":
+            report.plot_fall(report.read_sets(tmp_path), again)
         else:
             getattr(plot, f"plot_{picture.stem}")(again.parent)
         published, drawn = map(matplotlib.image.imread, (picture, again))
@@ -121,7 +123,7 @@ def redrawn(pictures, tmp_path):
 
 
 def test_plots_are_drawn_from_the_published_figures(tmp_path):
-    pictures = [PUBLISHED / "comparison.png"]
+    pictures = [PUBLISHED / "comparison.png", PUBLISHED / "fall.png"]
     pictures += [run_dir / f"{name}.png" for run_dir in FIRST for name in ("accuracy", "errors")]
     # 1.2e-5 or more if one accuracy is moved by 0.0001; 0 where they were drawn
     assert max(redrawn(pictures, tmp_path)) < 1e-5

@@ -140,7 +140,7 @@ def network(monkeypatch, tmp_path):
 
 def run(results, epochs=4, seed=0):
     train_2017.main([NAME, "--epochs", str(epochs), "--seed", str(seed)])
-    return results / f"{NAME}-{epochs}epochs-seed{seed}-keras2.0.8"
+    return results / f"{NAME}-keras2.0.8-{epochs}epochs-seed{seed}"
 
 
 def kill_in_epoch(number, monkeypatch):

@@ -8,7 +8,7 @@ have both today, take Python 3.6 (from pyenv, say) and
     keras2017/bin/pip install keras==2.0.8 intel-tensorflow==1.15.2 numpy==1.18.5 h5py==2.10.0
     keras2017/bin/python results/keras_2017/train_2017.py deep_cnn
 
-The run leaves its results, all at once, in results/deep_cnn-100epochs-seed0-keras2.0.8/. Until
+The run leaves its results, all at once, in results/deep_cnn-keras2.0.8-100epochs-seed0/. Until
 then its state is in the directory of that name with `.unfinished`, and is replaced after every
 epoch: kill it at any moment, and the same command goes on after the last finished epoch. The
 order of the images follows from the seed and the epoch's number, so it never repeats one; the
@@ -179,7 +179,7 @@ def main(argv=None):
     options = parse_arguments(argv)
     if keras.__version__ != "2.0.8":
         sys.exit(f"this needs Keras 2.0.8, not {keras.__version__}; its first lines tell how")
-    name = f"{options.model}-{options.epochs}epochs-seed{options.seed}-keras2.0.8"
+    name = f"{options.model}-keras2.0.8-{options.epochs}epochs-seed{options.seed}"
     directory, unfinished = RESULTS / name, RESULTS / f"{name}.unfinished"
     if not directory.exists():
         unfinished.mkdir(exist_ok=True)
