@@ -43,6 +43,9 @@ def test_it_is_the_authors_run_on_the_pinned_versions(run_dir):
     assert (metrics["epochs"], metrics["parameters"]) == (post.EPOCHS, post.PARAMETERS[name][0])
     assert metrics["authors_test_accuracy"] == post.TEST_ACCURACY[name]
     assert history["epoch"] == list(range(1, 101))
+    for kind, function in (("median", np.median), ("mean", np.mean)):
+        seconds = function(history["seconds"])  # the first runs hold them in metrics.json, too
+        assert metrics.get(f"{kind}_seconds_per_epoch", seconds) == pytest.approx(seconds, abs=1e-3)
     assert metrics["batch_size"] == post.BATCH_SIZE
     assert metrics["validation_split"] == post.VALIDATION_SPLIT
     requirements = (PROJECT / "requirements.txt").read_text()
