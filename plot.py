@@ -153,7 +153,9 @@ def title_of(metrics):
 
 def network_and_epochs(metrics):
     """Return what the seeds of one comparison have in common."""
-    return f"{metrics['model']}, {metrics['epochs']} epoch{'s' * (metrics['epochs'] > 1)}"
+    rules = metrics.get("rules", "today")
+    name = metrics["model"] if rules == "today" else f"{metrics['model']} by the rules of {rules}"
+    return f"{name}, {metrics['epochs']} epoch{'s' * (metrics['epochs'] > 1)}"
 
 
 def plot_accuracy(run_dir):

@@ -118,7 +118,7 @@ def build(run):
     """
     import keras
 
-    from models import MODELS
+    from models import MODELS, under_rules
 
     keras.utils.clear_session()  # a run is the same whatever was trained before it
     keras.utils.set_random_seed(run.seed)
@@ -129,7 +129,7 @@ def build(run):
     if not compilation or "accuracy" not in (compilation["metrics"] or ()):
         wanted = "a keras.Model, compiled with metrics=['accuracy']"
         raise RunError(f"{run.model} of models.py does not return {wanted}")
-    return model
+    return under_rules(model, run.rules)
 
 
 def fit(model, X, y, epochs, seed, after_epoch):
@@ -260,6 +260,7 @@ class Run:
     epochs: int
     seed: int
     directory: Path
+    rules: str = "today"  # a key of `models.RULES`
 
     @property
     def unfinished(self):
@@ -298,6 +299,7 @@ def settings(run):
     """Return what the outcome of a run follows from, besides the network and the machine."""
     return {
         "model": run.model,
+        "rules": run.rules,
         "seed": run.seed,
         "tensorflow": importlib.metadata.version("tensorflow"),
         "keras": importlib.metadata.version("keras"),
@@ -574,21 +576,32 @@ def parse_arguments(argv):
         default="results",
         help="where each run gets a directory of its own (default: %(default)s)",
     )
+    parser.add_argument(
+        "--rules",
+        default="today",
+        help="train an author's network by the rules of Keras 2.0.8: 2017, 2017-loss, 2017-epsilon "
+        "(default: %(default)s)",
+    )
     # Of `--batch-size 20` the option is unknown, not the model 20.
     options, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    for name in options.models:
-        if name not in AUTHORS_TEST_ACCURACY:
-            start_tensorflow()
-            from models import MODELS
+    names = list(dict.fromkeys(options.models or POST_MODELS))
+    if options.rules != "today" or not set(names) <= set(AUTHORS_TEST_ACCURACY):
+        start_tensorflow()
+        from models import MODELS, RULES
 
-            if name not in MODELS:
-                parser.error(f"unknown model {name!r}; known are {', '.join(MODELS)}")
-    suffix = f"{options.epochs}epochs-seed{options.seed}"
+        for kind, found, known in (("model", names, MODELS), ("rules", [options.rules], RULES)):
+            for name in found:
+                if name not in known:
+                    parser.error(f"unknown {kind} {name!r}; known are {', '.join(known)}")
+    if options.rules != "today" and not set(names) <= set(AUTHORS_TEST_ACCURACY):
+        parser.error("--rules are for the author's networks")
+    rules = "" if options.rules == "today" else f"-{options.rules}"
+    suffix = f"{rules}-{options.epochs}epochs-seed{options.seed}"
     return [
-        Run(name, options.epochs, options.seed, options.output / f"{name}-{suffix}")
-        for name in dict.fromkeys(options.models or POST_MODELS)
+        Run(name, options.epochs, options.seed, options.output / f"{name}{suffix}", options.rules)
+        for name in names
     ]
 
 

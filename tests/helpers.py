@@ -150,8 +150,9 @@ def write_run(run_dir, accuracy, val_accuracy, **more_metrics):
     } | more_metrics
     (run_dir / "metrics.json").write_text(json.dumps(metrics))
     wrong = round(10_000 * (1 - metrics["test_accuracy"]))
-    rows = [f"{image},7,{2 if image < wrong else 7}" for image in range(10_000)]
-    (run_dir / "predictions.csv").write_text("\n".join(["image,label,prediction", *rows]) + "\n")
+    rows = [f"{image},7,{'2,0.1' if image < wrong else '7,1.0'}" for image in range(10_000)]
+    rows.insert(0, "image,label,prediction,probability")
+    (run_dir / "predictions.csv").write_text("\n".join(rows) + "\n")
     rows = [
         f"{epoch},{a},0.1,{v},0.1,1.0"
         for epoch, (a, v) in enumerate(zip(accuracy, val_accuracy, strict=True), start=1)

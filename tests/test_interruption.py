@@ -1,6 +1,7 @@
 """An interrupted run goes on where it stopped, bit for bit; a finished one stays as it is."""
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import json
@@ -635,6 +636,18 @@ def moved(run, **changes):
 
 def test_state_of_another_seed_is_refused(interrupted):
     assert_refused(moved(interrupted(), seed=1), "seed is 0 in it and 1 here")
+
+
+def test_state_of_other_rules_is_refused(interrupted):
+    run = interrupted()
+    other = dataclasses.replace(
+        run, rules="2017", directory=run.directory.with_name(f"{NIN}-2017-3epochs-seed0")
+    )
+    run.unfinished.rename(other.unfinished)
+    code, _, errors = run_main(
+        NIN, "--rules", 2017, "--epochs", 3, "--output", run.directory.parent
+    )
+    assert code == 1 and "rules is today in it and 2017 here" in errors
 
 
 def test_state_of_another_model_is_refused(interrupted):

@@ -3,9 +3,13 @@
 import itertools
 import re
 
+import facts
+import keras
+import numpy as np
 import pytest
 from helpers import PROJECT, run
 
+import models
 import plot
 
 README = (PROJECT / "results/published/README.md").read_text(encoding="utf-8").splitlines()
@@ -68,3 +72,65 @@ def test_readmes_table_of_the_first_two_epochs():
             f"| {validation} | {history['val_accuracy']:.4f} "
             f"| {seconds} | {history['seconds']:.0f} |"
         ) in README
+
+
+# Today's Keras by the rules of then
+
+
+RULES = {  # loss and gradient of an image with p = 1e-9, Adam's epsilon, he_normal
+    "today": ("20.72", "-1.00", "1e-07", "1.00"),
+    "2017": ("16.12", "0.00", "1e-08", "0.88"),
+    "2017-loss": ("16.12", "0.00", "1e-07", "1.00"),
+    "2017-epsilon": ("20.72", "-1.00", "1e-08", "1.00"),
+}
+
+
+def test_these_are_all_rules():
+    assert list(models.RULES) == list(RULES)
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_rules_are_what_keras_did(rules, then, today):
+    """The very facts that Keras 2.0.8 printed, measured on the parts of a network."""
+    network = models.under_rules(models.deep_cnn_advanced(), rules)
+    adam = network.optimizer
+    loss, gradient = facts.loss_and_gradient(1e-9, network.loss)
+    found = (
+        f"{loss:.2f}",
+        f"{gradient:.2f}",
+        f"{facts.adam_epsilon(type(adam).from_config(adam.get_config())):.0e}",
+        f"{facts.he_normal(network.layers[0].kernel_initializer):.2f}",
+    )
+    assert found == RULES[rules]
+    names = "loss of an image whose digit has p = 1e-9", "its gradient at the digit's logit"
+    for (_, lines), rule in ((then, "2017"), (today, "today")):
+        printed = dict(lines)
+        assert tuple(printed[name] for name in names) == RULES[rule][:2]
+        assert printed["Adam's epsilon"] == RULES[rule][2]
+        assert printed["standard deviation of he_normal"].startswith(RULES[rule][3])
+
+
+def test_weights_are_drawn_by_the_rules_of_2017():
+    """Each layer's by itself, 0.88 of He's deviation; biases stay zero, Glorot's as they are."""
+    network = models.under_rules(models.deep_cnn_advanced(), "2017")
+    layers = [layer for layer in network.layers if hasattr(layer, "kernel_initializer")]
+    kernels = [layer.kernel.numpy() for layer in layers]
+    assert len({kernel.ravel()[0] for kernel in kernels}) == len(kernels) == 8
+    for kernel in kernels:
+        expected = 0.8796 * np.sqrt(2 / np.prod(kernel.shape[:-1]))
+        assert kernel.std() == pytest.approx(expected, rel=5 / np.sqrt(2 * kernel.size))
+    assert not any(layer.bias.numpy().any() for layer in layers)
+
+    keras.utils.set_random_seed(0)
+    plain = models.deep_cnn()
+    before = plain.get_weights()
+    after = models.under_rules(plain, "2017").get_weights()
+    assert all(map(np.array_equal, before, after))
+
+
+def test_a_network_by_the_rules_of_2017_loads_by_itself(tmp_path):
+    """With nothing of this project, as by the README's snippet."""
+    network = models.under_rules(models.deep_cnn(), "2017")
+    network.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects={})
+    assert facts.loss_and_gradient(1e-9, loaded.loss) == pytest.approx((16.118, 0), abs=1e-3)

@@ -321,8 +321,133 @@ def test_comparison_tells_what_is_what(tmp_path, monkeypatch):
 # The report
 
 
+# Why the plain network failed
+
+
+def made_up(drop):
+    """Training accuracies that end `drop` below their best."""
+    return [0.9] * 40 + [0.997] * 50 + [0.997 - drop] * 10
+
+
+@pytest.mark.parametrize(
+    ("training", "drop", "fails"),
+    [
+        (made_up(0), 0, False),
+        (made_up(0.005), 0.005, True),
+        (made_up(0.005 - 1 / 48_000), 0.00498, False),
+        ([0.9] * 90 + [0.99] * 10, -0.09, False),
+        ([0.1] * 100, 0, False),
+        # The best ten end before the last ten begin: here half of them are in these.
+        ([0.9] * 85 + [0.99] * 10 + [0.9] * 5, 0, False),
+        ([0.1] * 50 + [0.9, 0.8] * 20 + [0.85, 0.84] * 5, 0.005, True),
+    ],
+)
+def test_a_run_fails_that_ends_below_its_best(training, drop, fails):
+    assert report.drop(training) == pytest.approx(drop, abs=1e-5)
+    assert report.fails(np.float32(training)) == fails
+
+
+def test_of_all_runs_the_authors_alone_fails():
+    _, training, _ = report.posts_curves("deep_cnn")
+    assert report.drop(training) == pytest.approx(0.9972 - 0.9640, abs=1e-4)
+    assert report.fails(training)
+    networks = report.read_networks(PROJECT / "results/published")
+    curves = [history["accuracy"] for network in networks for history in network.histories]
+    assert len(curves) == 13 and max(map(report.drop, curves)) < 0.00035
+
+
+def write_set(results, suffix, drops, name=PLAIN):
+    for seed, drop in enumerate(drops):
+        write_run(
+            results / f"{name}{suffix}-100epochs-seed{seed}",
+            made_up(drop),
+            STEADY,
+            model=name,
+            seed=seed,
+            test_accuracy=0.99 - seed / 1000,
+            authors_test_accuracy=TEST_ACCURACY[name],
+            parameters=PARAMETERS[name][0],
+        )
+
+
+FAILED, HELD = 0.03, 0.001
+
+
+@pytest.mark.parametrize(
+    ("drops", "of_2017", "of_the_loss"),
+    [
+        ([], "rules of 2017: no run yet.", "loss of 2017: no run yet."),
+        ([FAILED], *["No verdict on the {} yet: 1 of 1 runs fail, and that takes three."] * 2),
+        ([HELD] * 2, *["No verdict on the {} yet: 0 of 2 runs fail, and that takes three."] * 2),
+        ([FAILED] * 2, "**is reproduced**: 2 of 2", "**is enough**: 2 of 2"),
+        ([FAILED, HELD, FAILED], "**is reproduced**: 2 of 3", "**is enough**: 2 of 3"),
+        ([HELD, FAILED, HELD], "**is open**: 1 of 3", "**is open**: 1 of 3"),
+        (
+            [HELD] * 3,
+            "**is not reproduced within 100 epochs**: 0 of 3",
+            "**is not enough within 100 epochs**: 0 of 3",
+        ),
+    ],
+)
+def test_verdicts_on_the_failure(drops, of_2017, of_the_loss, tmp_path):
+    for suffix in ("-2017", "-2017-loss", "-keras2.0.8"):
+        write_set(tmp_path, suffix, drops)
+    write_set(tmp_path, "", [HELD])
+    lines, table, _ = report.texts_on_the_failure(tmp_path)
+    today, first, loss, epsilon, keras = lines.splitlines()
+    assert today == "- By today's rules 0 of 1 runs fail."
+    assert of_2017.format("rules of 2017") in first
+    assert of_the_loss.format("loss of 2017") in loss
+    assert epsilon == "- epsilon of 2017: no run yet."
+    assert ("nothing is inferred" in keras) == bool(drops)
+    assert table.count("\n") == 2 + 3 * len(drops) + 1
+    for seed, drop in enumerate(drops):
+        verdict = "**yes**" if drop == FAILED else "no"
+        row = f"| loss of 2017 | {seed} | {verdict} | {drop:.4f} | {0.997 - drop:.4f} |"
+        assert f"{row} {0.99 - seed / 1000:.4f} | {100 + 10 * seed} |" in table
+
+
+def test_images_whose_digit_is_clipped_are_counted_among_the_wrong(tmp_path):
+    run_dir = write_run(tmp_path, [0.9], [0.9], test_accuracy=0.9997)
+    rows = [(7, 2, 1e-8), (7, 2, 1e-6), (7, 2, 0.0)] + [(7, 7, 1e-9)] * 9_997
+    lines = [f"{i},{label},{found},{p}" for i, (label, found, p) in enumerate(rows)]
+    text = "\n".join(["image,label,prediction,probability", *lines]) + "\n"
+    (run_dir / "predictions.csv").write_text(text)
+    assert report.clipped(run_dir) == 2
+
+
+def test_the_posts_comparison_by_the_rules_of_2017(tmp_path):
+    for name, n in ((PLAIN, 3), (LARGE, 2), (SMALL, 2)):
+        write_set(tmp_path, "-2017", [HELD] * n, name)
+    *_, comparison = report.texts_on_the_failure(tmp_path)
+    assert f"{LARGE}-2017 **is not shown to be better** than {PLAIN}-2017" in comparison
+    assert comparison.count("stable") == 4 and "reproduced" not in comparison
+
+
+@pytest.mark.parametrize("sets", [{}, {"": [HELD]}, {"": [HELD] * 3, "-2017-loss": [FAILED] * 2}])
+def test_fall_shows_all_runs_and_the_authors(sets, tmp_path, figures):
+    for suffix, drops in sets.items():
+        write_set(tmp_path, suffix, drops)
+    path = tmp_path / "fall.png"
+    assert report.plot_fall(report.read_sets(tmp_path), path) == path
+    assert picture(tmp_path, "fall.png").shape == (600, 1200, 3)
+    (figure,) = figures
+    for axes in figure.axes:
+        *runs, authors = axes.lines
+        assert len(runs) == sum(map(len, sets.values()))
+        assert to_rgba(authors.get_color()) == to_rgba("black")
+        assert len({line.get_color() for line in runs}) == len(sets)
+    labels = [text.get_text() for text in figure.legends[0].texts]
+    names = {"": "today's rules", "-2017-loss": "loss of 2017"}
+    assert labels == ["the author's run"] + [
+        f"{names[suffix]}: {len(drops)} run{'s' * (len(drops) > 1)}"
+        for suffix, drops in sets.items()
+    ]
+
+
 def test_readme_has_the_texts():
-    for text in report.texts(report.read_networks(report.PUBLISHED)):
+    texts = report.texts(report.read_networks(report.PUBLISHED))
+    for text in texts + report.texts_on_the_failure(report.PUBLISHED):
         assert f"\n\n{text}\n\n" in README
 
 
@@ -339,10 +464,14 @@ def test_command_prints_the_texts_and_redraws_the_picture(tmp_path):
     published.mkdir(parents=True)
     for path in (*PROJECT.glob("*.py"), *report.PUBLISHED.glob("*.*")):
         shutil.copy(path, tmp_path / path.relative_to(PROJECT))
-    (published / "comparison.png").unlink()
+    for name in ("comparison.png", "fall.png"):
+        (published / name).unlink()
     write_runs(published, LARGE, [0.994, 0.9941])
     code, output, errors = run(published / "report.py", cwd=published)
     assert (code, errors) == (0, "")
-    expected = [*report.texts(report.read_networks(published)), published / "comparison.png"]
-    assert output == "\n\n".join(map(str, expected)) + "\n"
+    expected = report.texts(report.read_networks(published))
+    expected += report.texts_on_the_failure(published)
+    expected.append(f"{published / 'comparison.png'}\n{published / 'fall.png'}\n")
+    assert output == "\n\n".join(expected)
+    assert picture(published, "fall.png").shape == (600, 1200, 3)
     assert picture(published, "comparison.png").shape == (900, 1200, 3)

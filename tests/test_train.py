@@ -138,6 +138,22 @@ def test_a_network_of_ones_own_is_trained_by_its_name(tmp_path, monkeypatch, fig
     assert labels == {"training", "validation"}
 
 
+def test_rules_are_part_of_a_run(tmp_path, figures):
+    command = "deep_cnn", "--epochs", 1, "--output", tmp_path
+    first = []
+    for rules in ("today", "2017", "2017-loss", "2017-epsilon"):
+        assert run_main(*command, "--rules", rules)[0] == 0
+        suffix = "" if rules == "today" else f"-{rules}"
+        run_dir = tmp_path / f"deep_cnn{suffix}-1epochs-seed0"
+        metrics, history = plot.read_run(run_dir)
+        assert metrics["rules"] == rules
+        by = "" if rules == "today" else f" by the rules of {rules}"
+        assert figures[-1].get_suptitle().startswith(f"deep_cnn{by}, 1 epoch, seed 0")
+        first.append((history["loss"][0], metrics["network_sha256"]))
+    losses, digests = zip(*first, strict=True)
+    assert len(set(losses)) == len(set(digests)) == 4
+
+
 def test_the_accuracy_so_far_is_drawn_after_every_epoch(interrupted, monkeypatch, figures):
     run = interrupted(1)
     drawn = []
@@ -185,6 +201,7 @@ WRONG_ARGUMENTS = {
         ["--batch-size", "20"],
         ["unrecognized arguments: --batch-size\n"],
     ),
+    "unknown rules": (["--rules", "2016"], ["'2016'", "today, 2017, 2017-loss, 2017-epsilon"]),
     # Windows has words of its own for the reason, in the user's language.
     "output is a file": (
         ["--output", __file__],

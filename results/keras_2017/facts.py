@@ -71,16 +71,18 @@ def one_hot():
     return f"{name}.to_categorical, {function([1, 2]).dtype}"
 
 
-def he_normal():
+def he_normal(initializer="he_normal"):
     """Return its standard deviation on two million weights, in units of sqrt(2 / fan-in)."""
-    model = network_of(Dense(2000, kernel_initializer="he_normal"), (1000,))
+    model = network_of(Dense(2000, kernel_initializer=initializer), (1000,))
     return model.get_weights()[0].std() / np.sqrt(2 / 1000)
 
 
-def adam_epsilon():
+def adam_epsilon(optimizer=None):
     """Return it from a step on a gradient of 1e-6: lr * g / (g + epsilon / sqrt(1 - beta_2))."""
     layer = Dense(1, use_bias=False, kernel_initializer="zeros")
-    model = network_of(layer, (1,), optimizer=Adam(0.001), loss=lambda y, output: output)
+    model = network_of(
+        layer, (1,), optimizer=optimizer or Adam(0.001), loss=lambda y, output: output
+    )
     gradient = 1e-6
     model.train_on_batch(np.array([[gradient]]), np.zeros((1, 1)))
     step = -model.get_weights()[0][0, 0]
@@ -99,10 +101,10 @@ def moving_statistics(batches):
     return found
 
 
-def loss_and_gradient(p):
+def loss_and_gradient(p, loss="categorical_crossentropy"):
     """Return both for an image whose digit has the probability `p`, from a step of SGD(1)."""
     layer = Dense(2, use_bias=False, activation="softmax")
-    model = network_of(layer, (1,), optimizer=SGD(1.0), loss="categorical_crossentropy")
+    model = network_of(layer, (1,), optimizer=SGD(1.0), loss=loss)
     logits = np.array([[np.log(p), np.log(1 - p)]])
     model.set_weights([logits])
     loss = model.train_on_batch(np.ones((1, 1)), np.array([[1.0, 0.0]]))

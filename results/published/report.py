@@ -10,21 +10,34 @@ import math
 import sys
 from pathlib import Path
 
-import matplotlib.style
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from plot import read_run
+from machine import matplotlib_importable
+from plot import read_run, read_table
+
+with matplotlib_importable():
+    import matplotlib.style
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 PUBLISHED = Path(__file__).parent
 POST_CURVES = PUBLISHED / "post.csv"
 NETWORKS = ("deep_cnn", "deep_cnn_advanced", "deep_cnn_advanced_nin")
 TEST_IMAGES = 10_000
 VALIDATION_IMAGES = 12_000
+TRAINING_IMAGES = 48_000
+
+# By what the plain network was trained, and what stands for it in the names of the directories.
+SETS = {
+    "today's rules": "",
+    "rules of 2017": "-2017",
+    "loss of 2017": "-2017-loss",
+    "epsilon of 2017": "-2017-epsilon",
+    "Keras 2.0.8 itself": "-keras2.0.8",
+}
 
 # The picture: what is from here in blue, what is the author's in black.
 ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
@@ -38,9 +51,10 @@ AUTHORS_POINT = {"color": "black", "marker": "D", "markersize": 8, "linestyle": 
 
 def main():
     """Print the texts of the report and redraw its picture."""
-    networks = read_networks(PUBLISHED)
-    print(*texts(networks), sep="\n\n", end="\n\n")
+    networks, sets = read_networks(PUBLISHED), read_sets(PUBLISHED)
+    print(*texts(networks), *texts_on_the_failure(PUBLISHED), sep="\n\n", end="\n\n")
     print(plot_comparison(networks, PUBLISHED / "comparison.png"))
+    print(plot_fall(sets, PUBLISHED / "fall.png"))
 
 
 def texts(networks):
@@ -64,7 +78,8 @@ class Network:
     """The runs of one network, by seed; each list has one item for each run.
 
     Attributes:
-        name: of the network, a string.
+        name: of the network, a string, with its rules if they are not today's.
+        run_dirs: the directories, `Path`s.
         metrics: what `metrics.json` holds, dicts.
         histories: what `history.csv` holds, dicts of one list of 100 numbers for each column.
         accuracies: the test accuracies, from 0 to 1.
@@ -80,7 +95,8 @@ class Network:
         Raises:
             OSError, ValueError, KeyError, TypeError: as `plot.read_run`.
         """
-        runs = [read_run(path) for path in run_dirs_of(results, name)]
+        self.run_dirs = run_dirs_of(results, name)
+        runs = [read_run(path) for path in self.run_dirs]
         self.name = name
         self.metrics = [metrics for metrics, _ in runs]
         self.histories = [history for _, history in runs]
@@ -118,7 +134,7 @@ def posts_curves(name):
     Raises:
         OSError: the file of the curves cannot be read.
     """
-    rows = csv.DictReader(POST_CURVES.read_text().splitlines())
+    rows = csv.DictReader(POST_CURVES.read_text(encoding="utf-8").splitlines())
     rows = [row for row in rows if row["model"] == name]
     training, validation = (
         np.array([float(row[column] or "nan") for row in rows])
@@ -239,9 +255,15 @@ def bounds(values, digits):
 
 def verdicts(networks):
     """Return the verdicts, a list of Markdown; of one seed alone, none can be given."""
+    lines = [reproduction(network) for network in networks if len(network.metrics) > 1]
+    return bullets([*lines, *comparisons(networks)])
+
+
+def comparisons(networks):
+    """Return the lines that compare the networks, and name those that have too few runs for it."""
     plain, large, small = networks
     ready = [network for network in networks if len(network.metrics) > 1]
-    lines = [reproduction(network) for network in ready]
+    lines = []
     for one, other in ((large, small), (large, plain), (small, plain)):
         if one in ready and other in ready:
             lines.append(difference(one, other))
@@ -250,6 +272,11 @@ def verdicts(networks):
     waiting = [network.name for network in networks if network not in ready]
     if waiting:
         lines.append(f"No verdict on {', '.join(waiting)} yet: that takes two seeds.")
+    return lines
+
+
+def bullets(lines):
+    """Return a list of Markdown."""
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -316,7 +343,136 @@ def stability(one, plain):
     return lines
 
 
-# The picture
+# Why the plain network failed
+
+
+def read_sets(results):
+    """Return a dict of the runs of the plain network, each a `Network`, by a key of `SETS`."""
+    return {name: Network(results, f"deep_cnn{suffix}") for name, suffix in SETS.items()}
+
+
+def drop(training):
+    """Return how far a run ends below its best, 0 or less if it does not.
+
+    That is the highest mean of ten consecutive epochs before the last ten, less the mean of the
+    last ten.
+
+    Args:
+        training: the training accuracies of a run, from 0 to 1, one for each epoch; what is NaN
+            is in no mean.
+    """
+    means = np.convolve(training, np.full(10, 0.1), "valid")
+    return np.nanmax(means[:-10]) - means[-1]
+
+
+def fails(training):
+    """Tell whether a run fails: whether it ends 0.005 or more below its best."""
+    # In images of ten epochs, whole numbers: a difference of accuracies is not exact.
+    return round(10 * TRAINING_IMAGES * drop(training)) >= 0.005 * 10 * TRAINING_IMAGES
+
+
+def clipped(run_dir):
+    """Return how many of the test images that a run got wrong have p < 1e-7 for their digit."""
+    table = read_table(run_dir / "predictions.csv", TEST_IMAGES)
+    rows = zip(table["label"], table["prediction"], table["probability"], strict=True)
+    return sum(label != prediction and p < 1e-7 for label, prediction, p in rows)
+
+
+def texts_on_the_failure(results):
+    """Return the texts of the report on the failure of the plain network, a list of strings.
+
+    Args:
+        results: the `Path` of the directory of the runs.
+    """
+    sets = read_sets(results)
+    then = [Network(results, f"{name}-2017") for name in NETWORKS]
+    return [
+        bullets(verdict_on(name, network) for name, network in sets.items()),
+        table_of_sets(sets),
+        bullets(comparisons(then)),
+    ]
+
+
+def verdict_on(name, network):
+    """Return the verdict on a set of runs, by how many of three fail."""
+    n, failed = len(network.metrics), sum(fails(h["accuracy"]) for h in network.histories)
+    count = f"{failed} of {n} runs fail"
+    if not n:
+        return f"{name}: no run yet."
+    if name == "today's rules":
+        return f"By today's rules {count}."
+    if name == "Keras 2.0.8 itself":
+        return f"In Keras 2.0.8 itself {count}; nothing is inferred from one that does not."
+    subject = f"The {name} alone"
+    verdicts = "is enough", "is not enough within 100 epochs"
+    if name == "rules of 2017":
+        subject = "By the rules of 2017 the author's failure"
+        verdicts = "is reproduced", "is not reproduced within 100 epochs"
+    if failed > 1:
+        return f"{subject} **{verdicts[0]}**: {count}."
+    if n < 3:
+        return f"No verdict on the {name} yet: {count}, and that takes three."
+    return f"{subject} **{'is open' if failed else verdicts[1]}**: {count}."
+
+
+def table_of_sets(sets):
+    """Return the table with a row for each run of the plain network, and one for the author's."""
+    head = "rules", "seed", "fails", "ends below its best by", "training accuracy at the end"
+    _, authors, _ = posts_curves("deep_cnn")
+    rows = [("the author's run", "-", *fate(authors), "0.9368", 632, "unknown")]
+    for name, network in sets.items():
+        for i, history in enumerate(network.histories):
+            test = f"{network.accuracies[i]:.4f}", network.wrong[i], clipped(network.run_dirs[i])
+            rows.append((name, network.metrics[i]["seed"], *fate(history["accuracy"]), *test))
+    return table((*head, "test accuracy", "wrong", "of these with p < 1e-7"), *rows)
+
+
+def fate(training):
+    """Return what the table says of the training accuracies of a run."""
+    verdict = "**yes**" if fails(training) else "no"
+    return verdict, f"{round(drop(training), 4) + 0:.4f}", f"{training[-1]:.4f}"  # not -0.0000
+
+
+# The pictures
+
+
+def plot_fall(sets, path):
+    """Draw the runs of the plain network by all rules and the author's, 1200 x 600 pixels.
+
+    Args:
+        sets: what `read_sets` returns.
+        path: where to draw, a `Path` that ends in `.png`.
+
+    Returns, Raises: as `plot_comparison`.
+    """
+    with matplotlib.style.context(["default", {"font.size": 13, "axes.titlesize": 14}]):
+        figure = Figure(figsize=(12, 6), dpi=100, layout="constrained")
+        figure.suptitle(
+            "deep_cnn: the author's run, and the runs here by the rules of then and now"
+        )
+        figure.supylabel("accuracy, logarithmic in the errors", fontsize=13)
+        panels = figure.subplots(1, 2, sharey=True)
+        epochs, *authors = posts_curves("deep_cnn")
+        for place, axes in enumerate(panels):
+            column = ("accuracy", "val_accuracy")[place]
+            axes.set_title(("training accuracy", "validation accuracy")[place])
+            axes.set_xlabel("epoch")
+            axes.set_yscale("function", functions=(from_accuracy, to_accuracy))
+            axes.grid(axis="y", linewidth=0.4)
+            for color, network in enumerate(sets.values()):
+                for history in network.histories:
+                    axes.plot(history["epoch"], history[column], f"C{color}", linewidth=1.2)
+            axes.plot(epochs, authors[place], color="black", linewidth=2)
+        set_ticks(panels[0])
+        handles = [Line2D([], [], color="black", linewidth=2, label="the author's run")]
+        for color, (name, network) in enumerate(sets.items()):
+            n = len(network.metrics)
+            label = f"{name}: {n} run{'s' * (n > 1)}"
+            if n:
+                handles.append(Line2D([], [], color=f"C{color}", label=label))
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        figure.savefig(path, dpi=100)
+    return path
 
 
 def plot_comparison(networks, path):

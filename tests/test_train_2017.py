@@ -1,0 +1,301 @@
+"""The script that trains in Keras 2.0.8: its networks, and what it does without that Keras.
+
+check_train_2017.py tells the rest, by hand, in Keras 2.0.8 itself.
+"""
+
+import os
+import shutil
+import sys
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import post
+import pytest
+import train_2017
+
+import machine
+import plot
+import train
+from models import MODELS
+
+NAME = "deep_cnn_advanced"
+
+
+# The networks
+
+
+@pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`")
+@pytest.mark.parametrize("name", post.SUMMARY)
+def test_layers_are_the_authors(name):
+    model = train_2017.NETWORKS[name]()
+    rows = [
+        (type(layer).__name__, layer.output.shape[1:], layer.count_params())
+        for layer in model.layers
+    ]
+    assert rows == post.SUMMARY[name]
+    assert [settings(layer) for layer in model.layers] == [
+        settings(layer) for layer in MODELS[name]().layers
+    ]
+
+
+def settings(layer):
+    """Return what a layer was given; today's shape of the input is no part of it."""
+    return {**layer.get_config(), "name": None, "batch_shape": None}
+
+
+def test_constants_are_the_posts():
+    assert list(train_2017.NETWORKS) == list(MODELS)
+    assert train_2017.AUTHORS_TEST_ACCURACY == post.TEST_ACCURACY
+    assert train_2017.BATCH_SIZE == post.BATCH_SIZE
+    assert train_2017.VALIDATION_SPLIT == post.VALIDATION_SPLIT
+    options = train_2017.parse_arguments([NAME])
+    assert (options.epochs, options.seed) == (post.EPOCHS, 0)
+
+
+def test_mnist_is_the_posts():
+    shapes = [array.shape for part in zip(*train_2017.load_mnist(), strict=True) for array in part]
+    assert shapes == post.SHAPES
+    for found, expected in zip(train_2017.load_mnist(), train.load_mnist(), strict=True):
+        assert all(map(np.array_equal, found, expected))
+
+
+def test_device_is_named_as_in_the_other_runs():
+    name, cores = train_2017.device().rsplit(", ", 1)
+    assert machine.device().startswith(f"{name} (") and machine.device().endswith(f", {cores}")
+
+
+def test_another_keras_is_refused_in_one_line():
+    with pytest.raises(SystemExit, match=r"^this needs Keras 2\.0\.8, not 3\..*$"):
+        train_2017.main([NAME])
+
+
+# A run, with a stand-in for Keras
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+class Network:
+    """Stands for a network of Keras 2.0.8 and its Adam, and remembers the orders of the images."""
+
+    def __init__(self):
+        self.steps, self.weights, self.orders = 0, np.zeros(3), []
+        self.optimizer = SimpleNamespace(
+            get_weights=lambda: [np.array(self.steps)], set_weights=self.set_steps
+        )
+
+    def set_steps(self, values):
+        (self.steps,) = values
+
+    def get_weights(self):
+        return [self.weights, 2 * self.weights]
+
+    def set_weights(self, values):
+        self.weights, double = values
+        assert np.array_equal(double, 2 * self.weights)
+
+    def fit(self, X, y, batch_size, epochs, initial_epoch, validation_split, verbose):
+        assert (batch_size, validation_split, epochs - initial_epoch) == (50, 0.2, 1)
+        order = np.arange(len(X))
+        np.random.shuffle(order)
+        self.orders.append(tuple(order))
+        self.steps += len(X)
+        self.weights = self.weights + order[:3]
+        figures = {"acc": [0.5], "loss": [self.weights[0]], "val_acc": [0.4], "val_loss": [2.0]}
+        return SimpleNamespace(history=figures)
+
+    def evaluate(self, X, y, verbose):
+        return np.float64(2.0), np.float32(0.5)
+
+    def predict(self, X):
+        return np.array([[0.3, 0.7], [0.6, 0.4]], "float32")
+
+    def count_params(self):
+        return np.int64(6)  # as in Keras 2.0.8
+
+    def save(self, path, include_optimizer):
+        assert not include_optimizer
+        np.savetxt(path, self.weights)
+
+
+@pytest.fixture
+def network(monkeypatch, tmp_path):
+    """The list of the networks that were built; the last one is in training."""
+    networks = []
+
+    def build(name, seed, epochs_done):
+        networks.append(Network())
+        networks[-1].built = name, seed, epochs_done
+        return networks[-1]
+
+    images = np.zeros((20, 28, 28, 1), "uint8"), np.eye(2)[[0, 1] * 10]
+    monkeypatch.setattr(train_2017, "RESULTS", tmp_path)
+    monkeypatch.setattr(train_2017, "compiled_model", build)
+    monkeypatch.setattr(train_2017, "load_mnist", lambda: (images, (images[0][:2], images[1][:2])))
+    monkeypatch.setattr(keras, "__version__", "2.0.8")
+    return networks
+
+
+def run(results, epochs=4, seed=0):
+    train_2017.main([NAME, "--epochs", str(epochs), "--seed", str(seed)])
+    return results / f"{NAME}-keras2.0.8-{epochs}epochs-seed{seed}"
+
+
+def kill_in_epoch(number, monkeypatch):
+    """Let the run die in that epoch, counted from 0."""
+    train_epoch = train_2017.train_epoch
+
+    def killed(model, X, y, seed, epoch):
+        row = train_epoch(model, X, y, seed, epoch)
+        if epoch == number:
+            raise KilledError
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_2017, "train_epoch", killed)
+        with pytest.raises(KilledError):
+            run(train_2017.RESULTS)
+
+
+def without_seconds(directory):
+    return [line.rpartition(",")[0] for line in (directory / "history.csv").read_text().split()]
+
+
+def test_what_a_run_leaves(network, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.delenv("KMP_BLOCKTIME", raising=False)
+    directory = run(tmp_path, epochs=2, seed=3)
+    assert os.listdir(tmp_path) == [directory.name]
+    assert sorted(os.listdir(directory)) == [
+        "history.csv", "metrics.json", "model.h5", "predictions.csv",
+    ]  # fmt: skip
+    assert (directory / "predictions.csv").read_text() == (
+        "image,label,prediction,probability\n0,0,1,0.3\n1,1,0,0.4\n"
+    )
+    metrics, history = plot.read_run(directory)
+    assert list(history) == ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "seconds"]
+    assert list(zip(*history.values(), strict=True))[1][:5] == (
+        2,
+        0.5,
+        network[0].weights[0],
+        0.4,
+        2,
+    )
+    assert metrics == {
+        "model": NAME,
+        "seed": 3,
+        "keras": "2.0.8",
+        "tensorflow": train_2017.tf.__version__,
+        "batch_size": 50,
+        "validation_split": 0.2,
+        "epochs": 2,
+        "parameters": 6,
+        "test_images": 2,
+        "test_loss": 2.0,
+        "test_accuracy": 0.5,
+        "authors_test_accuracy": 0.9942,
+        "interrupted_after_epochs": [],
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "devices": [train_2017.device()],
+        "OMP_NUM_THREADS": "2",
+        "KMP_BLOCKTIME": None,
+    }
+
+
+def test_goes_on_after_kills(network, tmp_path, monkeypatch):
+    """In the first epoch, before there is a state, and twice in the third."""
+    for epoch in (0, 2, 2):
+        kill_in_epoch(epoch, monkeypatch)
+    directory = run(tmp_path)
+    assert [one.built for one in network] == [(NAME, 0, done) for done in (0, 0, 2, 2)]
+    metrics, _ = plot.read_run(directory)
+    assert metrics["interrupted_after_epochs"] == [0, 2, 2]
+    killed = network[-1]
+    assert killed.steps == 4 * 20
+
+    directory.rename(tmp_path / "killed")
+    directory = run(tmp_path)
+    assert without_seconds(directory) == without_seconds(tmp_path / "killed")
+    assert np.array_equal(network[-1].weights, killed.weights)
+    assert network[-1].steps == killed.steps
+    # Each order follows from the seed and the epoch.
+    orders = network[-1].orders
+    assert len(set(orders)) == 4
+    assert [one.orders for one in network[:4]] == [orders[:1], orders[:3], orders[2:3], orders[2:]]
+
+
+def test_another_seed_has_other_orders(network, tmp_path):
+    run(tmp_path)
+    run(tmp_path, seed=1)
+    assert not set(network[0].orders) & set(network[1].orders)
+
+
+def test_a_state_of_other_versions_is_refused(network, tmp_path, monkeypatch):
+    kill_in_epoch(2, monkeypatch)
+    (state_file,) = tmp_path.glob("*.unfinished/state.npz")
+    before = state_file.read_bytes()
+    monkeypatch.setattr(train_2017.tf, "__version__", "1.3.0")
+    with pytest.raises(SystemExit, match="is of another run"):
+        run(tmp_path)
+    assert state_file.read_bytes() == before
+
+
+def test_a_second_process_is_refused(network, tmp_path, monkeypatch):
+    def train_meanwhile(*arguments):
+        monkeypatch.setattr(train_2017, "train", None)
+        with pytest.raises(SystemExit, match="another process is training"):
+            run(tmp_path)
+        raise KilledError
+
+    monkeypatch.setattr(train_2017, "train", train_meanwhile)
+    with pytest.raises(KilledError):
+        run(tmp_path)
+
+
+def test_a_finished_run_is_left_alone(network, tmp_path, capsys):
+    directory = run(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    (tmp_path / f"{directory.name}.unfinished").mkdir()
+    run(tmp_path)
+    assert len(network) == 1
+    assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+    assert os.listdir(tmp_path) == [directory.name]
+
+
+@pytest.mark.parametrize("function", ["write_state", "save", "main"])
+def test_there_is_a_whole_state_or_whole_results_at_every_line(function, network, tmp_path):
+    """Kill the run at the first line that a function executes, at the second, and so on."""
+    code = getattr(train_2017, function).__code__
+    directory = run(tmp_path)
+    expected = without_seconds(directory)
+    shutil.rmtree(directory)
+    kills = 0
+    while True:
+        lines_left = kills
+
+        def kill(frame, event, argument):
+            nonlocal lines_left
+            if event == "line":
+                if not lines_left:
+                    raise KilledError
+                lines_left -= 1
+            return kill
+
+        sys.settrace(lambda frame, *_, kill=kill: kill if frame.f_code is code else None)
+        try:
+            run(tmp_path)
+            break
+        except KilledError:
+            kills += 1
+        finally:
+            sys.settrace(None)
+        if directory.exists():
+            assert len(os.listdir(directory)) == 4
+        run(tmp_path)
+        assert os.listdir(tmp_path) == [directory.name]
+        assert without_seconds(directory) == expected
+        shutil.rmtree(directory)
+    assert kills > 8
