@@ -217,9 +217,10 @@ def locked(file, what):
     lock = filelock.FileLock(file, blocking=False)
     try:
         lock.acquire()
-    except filelock.Timeout as error:
-        raise RunError(f"another process is {what}") from error
-    except OSError as error:
+    except (filelock.Timeout, OSError) as error:
+        # Wine 10 does not tell why a lock is refused, as Windows does.
+        if isinstance(error, filelock.Timeout) or error.errno == 0:
+            raise RunError(f"another process is {what}") from error
         reason = f"{error.strerror or error}; choose an --output on a disk that has locks"
         raise RunError(f"cannot lock {file}: {reason}") from error
     try:
