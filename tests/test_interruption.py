@@ -395,7 +395,9 @@ def test_survives_25_kills_at_random_moments(tmp_path):
             _, errors = process.communicate()
             if process.returncode == 0:
                 break
-            assert killed(process) or process.returncode == 128 + signal.SIGTERM, errors
+            # SIGTERM may come before the program has its own handler.
+            ended = -signal.SIGTERM, 128 + signal.SIGTERM
+            assert killed(process) or process.returncode in ended, errors
             kills += 1
         assert_complete(this, tmp_path / "whole" / name)
     print(f"{kills} kills in {runs} runs")
