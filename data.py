@@ -90,8 +90,8 @@ def batches(X, y):
 def _without_autotune(dataset):
     """Return `dataset` without the tuning that TensorFlow adds to every input pipeline.
 
-    At the end of an epoch its thread may sleep on for seconds (the README tells how long),
-    and the epoch with it; there is nothing to tune in pipelines that only copy 50 images.
+    At the end of an epoch its thread may sleep on for seconds (results/speed/README.md tells how
+    long), and the epoch with it; there is nothing to tune in pipelines that only copy 50 images.
     """
     import tensorflow as tf
 

@@ -168,13 +168,6 @@ def compiled(model):
     return model
 
 
-MODELS = {
-    "deep_cnn_advanced": deep_cnn_advanced,
-    "deep_cnn_advanced_nin": deep_cnn_advanced_nin,
-    "deep_cnn": deep_cnn,
-}
-
-
 # The rules of October 2017
 
 
@@ -226,6 +219,13 @@ def under_rules(model, rules):
         metrics=["accuracy"],
     )
     return model
+
+
+MODELS = {
+    "deep_cnn_advanced": deep_cnn_advanced,
+    "deep_cnn_advanced_nin": deep_cnn_advanced_nin,
+    "deep_cnn": deep_cnn,
+}
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def train(run, state, mnist, epochs_after=0):
         "epochs": run.epochs,
         "parameters": model.count_params(),
         "test_images": len(X_test),
-        "test_loss": test["loss"],
+        "test_loss": test["loss"] if math.isfinite(test["loss"]) else None,  # JSON has no NaN
         "test_accuracy": test["accuracy"],
         **({"authors_test_accuracy": authors} if authors else {}),
         "interrupted_after_epochs": state.interruptions,
@@ -125,9 +125,15 @@ def build(run):
     if run.model not in MODELS:
         raise RunError(f"there is no {run.model} in MODELS of models.py")
     model = MODELS[run.model]()
+    if isinstance(model, keras.Model) and not model.built:  # it has no Input
+        model.build((None, 28, 28, 1))
     compilation = isinstance(model, keras.Model) and model.get_compile_config()
-    if not compilation or "accuracy" not in (compilation["metrics"] or ()):
-        wanted = "a keras.Model, compiled with metrics=['accuracy']"
+    if (
+        not compilation
+        or "accuracy" not in (compilation["metrics"] or ())
+        or getattr(model, "output_shape", (None, 10)) != (None, 10)
+    ):
+        wanted = "a keras.Model with an output of (None, 10), compiled with metrics=['accuracy']"
         raise RunError(f"{run.model} of models.py does not return {wanted}")
     return under_rules(model, run.rules)
 
@@ -471,8 +477,9 @@ def tell_finished(run, metrics, model):
     """Print that a run is finished, and whether it is the one that would be trained now."""
     here = {name: value for name, value in settings(run).items() if name in metrics}
     different = differences(flat({name: metrics[name] for name in here}), flat(here))
-    under = f" under other settings ({different})" if different else ""
-    end = f"{under}; to train it anew, move it away"
+    end = "; to train it anew, move it away"
+    if different:
+        end = f" under other settings ({different}); to train it beside, choose another --output"
     if metrics.get("network_sha256") not in (None, digest_of(model)):
         end = (
             f", but of another network than {run.model} in models.py is now; to train this one "

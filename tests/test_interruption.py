@@ -464,7 +464,7 @@ def test_a_finished_run_under_other_settings_is_told_so(done):
         f"keras is 2.0.8 in it and {keras.__version__} here, "
         "environment.ONEDNN_MAX_CPU_ISA is AVX2 in it and None here"
     )
-    assert f"is finished under other settings ({different}); to train it anew" in output
+    assert f"is finished under other settings ({different}); to train it beside, " in output
 
 
 def test_a_finished_run_of_a_network_edited_since_is_told_and_how_to_train_both(done, monkeypatch):
@@ -482,6 +482,34 @@ def test_an_error_in_a_network_is_pythons_traceback_of_it(done, monkeypatch):
         go_on(done)
 
 
+def test_a_network_without_an_input_goes_on_as_well(tmp_path, monkeypatch):
+    """Its variables are there before the first image."""
+
+    def build():
+        dense = keras.layers.Dense(10, activation="softmax")
+        return models.compiled(keras.Sequential([keras.layers.Flatten(), dense]))
+
+    monkeypatch.setitem(models.MODELS, "mine", build)
+    for epochs in (1, 2):
+        assert run_main("mine", "--epochs", epochs, "--output", tmp_path / f"{epochs}")[0] == 0
+    states = []
+    write_state = train.write_state
+
+    def stop_after_the_first(path, state):
+        write_state(path, state)
+        states.append(len(state.history))
+        if states == [1]:
+            raise KilledError
+
+    monkeypatch.setattr(train, "write_state", stop_after_the_first)
+    command = "mine", "--epochs", 2, "--output", tmp_path / "interrupted"
+    with pytest.raises(KilledError):
+        run_main(*command)
+    assert run_main(*command)[0] == 0 and states == [1, 2]
+    name = "mine-2epochs-seed0"
+    assert same_run(tmp_path / "interrupted" / name, tmp_path / "2" / name)
+
+
 def no_network():
     """A function that somebody has forgotten the `return` of."""
 
@@ -496,12 +524,17 @@ def not_compiled():
     return keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
 
 
-@pytest.mark.parametrize("build", [no_network, not_compiled, without_accuracy])
+def with_seven_digits():
+    layers = [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(7)]
+    return models.compiled(keras.Sequential(layers))
+
+
+@pytest.mark.parametrize("build", [no_network, not_compiled, without_accuracy, with_seven_digits])
 def test_what_is_no_network_to_train_is_told_in_one_line(build, tmp_path, monkeypatch):
     monkeypatch.setitem(models.MODELS, "mine", build)
     code, output, errors = run_main("mine", "--output", tmp_path)
     assert (code, output) == (1, "")
-    wanted = "a keras.Model, compiled with metrics=['accuracy']"
+    wanted = "a keras.Model with an output of (None, 10), compiled with metrics=['accuracy']"
     assert errors == f"train.py: mine of models.py does not return {wanted}\n"
     assert list(tmp_path.iterdir()) == []
 

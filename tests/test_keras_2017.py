@@ -110,6 +110,13 @@ def test_rules_are_what_keras_did(rules, then, today):
         assert printed["standard deviation of he_normal"].startswith(RULES[rule][3])
 
 
+@pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.999])
+def test_the_loss_of_2017_is_the_crossentropy_where_it_does_not_clip(p):
+    loss, gradient = facts.loss_and_gradient(p, models.loss_of_2017())
+    assert loss == pytest.approx(-np.log(p), rel=1e-4, abs=1e-6)
+    assert gradient == pytest.approx(p - 1, rel=1e-4)
+
+
 def test_weights_are_drawn_by_the_rules_of_2017():
     """Each layer's by itself, 0.88 of He's deviation; biases stay zero, Glorot's as they are."""
     network = models.under_rules(models.deep_cnn_advanced(), "2017")

@@ -15,7 +15,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from machine import matplotlib_importable
+from machine import matplotlib_importable, run_as_program
 from plot import read_run, read_table
 
 with matplotlib_importable():
@@ -578,4 +578,4 @@ def legend_handles():
 
 
 if __name__ == "__main__":
-    main()
+    run_as_program(main)
