@@ -243,8 +243,10 @@ def plot_errors(run_dir):
         axes = figure.add_axes((0, 0, 1, rows * height / (rows * height + 20)))
         axes.axis("off")
         figure.suptitle(
-            f"{title_of(metrics)}: {first}{len(wrong)} test images wrong "
-            f"of {len(labels):,} (label → prediction)"
+            f"{title_of(metrics)}\n{first}{len(wrong)} test images wrong "
+            f"of {len(labels):,} (label → prediction)",
+            y=1 - 10 / (rows * height + 20),
+            va="center",
         )
         for place, image in enumerate(shown):
             y, x = height * (place // 10) + 12, width * (place % 10) + 5

@@ -128,10 +128,9 @@ def test_errors_show_the_images_with_label_and_prediction(
     run_dir = write_run(tmp_path, [0.9], [0.9], test_accuracy=accuracy)
     assert plot.plot_errors(run_dir) == run_dir / "errors.png"
     (figure,) = figures
-    assert (
-        title in figure.get_suptitle()
-        and "deep_cnn_advanced, 1 epoch, seed 0: " in figure.get_suptitle()
-    )
+    name, wrong = figure.get_suptitle().splitlines()
+    assert name == "deep_cnn_advanced, 1 epoch, seed 0"
+    assert wrong == f"{title} (label → prediction)"
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts[::2]] == ["7 → 2"] * shown
     assert [text.get_text() for text in axes.texts[1::2]] == [str(i) for i in range(shown)]
@@ -146,6 +145,15 @@ def test_errors_show_the_images_with_label_and_prediction(
         place = np.s_[y : y + 28, x - 14 : x + 14]
         assert np.array_equal(sheet[place], images[int(below.get_text()), :, :, 0])
     assert picture(run_dir, "errors.png").shape[1] == 1000
+
+
+def test_the_longest_title_of_errors_fits(tmp_path, figures):
+    about = {"model": "deep_cnn_advanced_nin", "rules": "2017-epsilon"}
+    plot.plot_errors(write_run(tmp_path, [0.9], [0.9], test_accuracy=0.1, **about))
+    (figure,) = figures
+    title, digits = figure._suptitle.get_window_extent(), figure.axes[0].texts[0]
+    assert figure.bbox.x0 < title.x0 and title.x1 < figure.bbox.x1
+    assert digits.get_window_extent().y1 < title.y0 and title.y1 < figure.bbox.y1
 
 
 # The command line
