@@ -235,17 +235,18 @@ def plot_errors(run_dir):
     shown = wrong[:100]
     rows = max(1, math.ceil(len(shown) / 10))
     width, height = 38, 48  # of the place of an image, in its pixels
+    whole = rows * height + 20  # the height of the picture, with the title
     sheet = np.zeros((rows * height, 10 * width), "uint8")
     first = f"the first {len(shown)} of " if len(shown) < len(wrong) else ""
 
     with matplotlib.style.context("default"):
-        figure = Figure(figsize=(10, 10 * (rows * height + 20) / (10 * width)), dpi=100)
-        axes = figure.add_axes((0, 0, 1, rows * height / (rows * height + 20)))
+        figure = Figure(figsize=(10, whole / width), dpi=100)
+        axes = figure.add_axes((0, 0, 1, rows * height / whole))
         axes.axis("off")
         figure.suptitle(
             f"{title_of(metrics)}\n{first}{len(wrong)} test images wrong "
             f"of {len(labels):,} (label → prediction)",
-            y=1 - 10 / (rows * height + 20),
+            y=1 - 10 / whole,
             va="center",
         )
         for place, image in enumerate(shown):
