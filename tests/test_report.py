@@ -430,18 +430,21 @@ def test_fall_shows_all_runs_and_the_authors(sets, tmp_path, figures):
         write_set(tmp_path, suffix, drops)
     path = tmp_path / "fall.png"
     assert report.plot_fall(report.read_sets(tmp_path), path) == path
-    assert picture(tmp_path, "fall.png").shape == (600, 1200, 3)
+    assert picture(tmp_path, "fall.png").shape == (700, 1200, 3)
     (figure,) = figures
-    for axes in figure.axes:
-        *runs, authors = axes.lines
-        assert len(runs) == sum(map(len, sets.values()))
+    _, training, validation = report.posts_curves(PLAIN)
+    for place, axes in enumerate(figure.axes):
+        authors, *runs = axes.lines
+        assert np.array_equal(authors.get_ydata(), (training, validation)[place // 5], True)
         assert to_rgba(authors.get_color()) == to_rgba("black")
-        assert len({line.get_color() for line in runs}) == len(sets)
-    labels = [text.get_text() for text in figure.legends[0].texts]
-    names = {"": "today's rules", "-2017-loss": "loss of 2017"}
-    assert labels == ["the author's run"] + [
-        f"{names[suffix]}: {len(drops)} run{'s' * (len(drops) > 1)}"
-        for suffix, drops in sets.items()
+        drops = sets.get(list(report.SETS.values())[place % 5], [])
+        expected = [0.997 - drop for drop in drops] if place < 5 else [0.99] * len(drops)
+        assert [line.get_ydata()[-1] for line in runs] == pytest.approx(expected)
+    titles = [axes.get_title() for axes in figure.axes[:5]]
+    counts = [len(sets.get(suffix, [])) for suffix in report.SETS.values()]
+    assert titles == [
+        f"{name}\n{n} run{'' if n == 1 else 's'}"
+        for name, n in zip(report.SETS, counts, strict=True)
     ]
 
 
@@ -473,5 +476,5 @@ def test_command_prints_the_texts_and_redraws_the_picture(tmp_path):
     expected += report.texts_on_the_failure(published)
     expected.append(f"{published / 'comparison.png'}\n{published / 'fall.png'}\n")
     assert output == "\n\n".join(expected)
-    assert picture(published, "fall.png").shape == (600, 1200, 3)
+    assert picture(published, "fall.png").shape == (700, 1200, 3)
     assert picture(published, "comparison.png").shape == (900, 1200, 3)

@@ -437,7 +437,10 @@ def fate(training):
 
 
 def plot_fall(sets, path):
-    """Draw the runs of the plain network by all rules and the author's, 1200 x 600 pixels.
+    """Draw the runs of the plain network by all rules and the author's, 1200 x 700 pixels.
+
+    A column for each set of runs, training accuracy above, validation accuracy below, on the
+    scale of `plot_comparison`.
 
     Args:
         sets: what `read_sets` returns.
@@ -446,31 +449,27 @@ def plot_fall(sets, path):
     Returns, Raises: as `plot_comparison`.
     """
     with matplotlib.style.context(["default", {"font.size": 13, "axes.titlesize": 14}]):
-        figure = Figure(figsize=(12, 6), dpi=100, layout="constrained")
+        figure = Figure(figsize=(12, 7), dpi=100, layout="constrained")
         figure.suptitle(
-            "deep_cnn: the author's run, and the runs here by the rules of then and now"
+            "deep_cnn by the rules of then and now: here in blue, the author's in black"
         )
         figure.supylabel("accuracy, logarithmic in the errors", fontsize=13)
-        panels = figure.subplots(1, 2, sharey=True)
+        panels = figure.subplots(2, len(sets), sharex=True, sharey=True)
         epochs, *authors = posts_curves("deep_cnn")
-        for place, axes in enumerate(panels):
-            column = ("accuracy", "val_accuracy")[place]
-            axes.set_title(("training accuracy", "validation accuracy")[place])
-            axes.set_xlabel("epoch")
-            axes.set_yscale("function", functions=(from_accuracy, to_accuracy))
-            axes.grid(axis="y", linewidth=0.4)
-            for color, network in enumerate(sets.values()):
+        columns = ("accuracy", "training"), ("val_accuracy", "validation")
+        for (column, label), curve, row in zip(columns, authors, panels, strict=True):
+            row[0].set_ylabel(label)
+            for axes, network in zip(row, sets.values(), strict=True):
+                axes.set_yscale("function", functions=(from_accuracy, to_accuracy))
+                axes.grid(axis="y", linewidth=0.4)
+                axes.plot(epochs, curve, **AUTHORS_CURVE)
                 for history in network.histories:
-                    axes.plot(history["epoch"], history[column], f"C{color}", linewidth=1.2)
-            axes.plot(epochs, authors[place], color="black", linewidth=2)
-        set_ticks(panels[0])
-        handles = [Line2D([], [], color="black", linewidth=2, label="the author's run")]
-        for color, (name, network) in enumerate(sets.items()):
+                    axes.plot(history["epoch"], history[column], **RUN_CURVE | {"alpha": 0.8})
+        for top, bottom, (name, network) in zip(*panels, sets.items(), strict=True):
             n = len(network.metrics)
-            label = f"{name}: {n} run{'s' * (n > 1)}"
-            if n:
-                handles.append(Line2D([], [], color=f"C{color}", label=label))
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+            top.set_title(f"{name}\n{n} run{'s' * (n != 1)}")
+            bottom.set_xlabel("epoch")
+        set_ticks(panels[0, 0])
         figure.savefig(path, dpi=100)
     return path
 
