@@ -432,20 +432,19 @@ def test_fall_shows_all_runs_and_the_authors(sets, tmp_path, figures):
     assert report.plot_fall(report.read_sets(tmp_path), path) == path
     assert picture(tmp_path, "fall.png").shape == (700, 1200, 3)
     (figure,) = figures
+    rows = np.reshape(figure.axes, (2, len(report.SETS)))
+    assert [row[0].get_ylabel() for row in rows] == ["training", "validation"]
     _, training, validation = report.posts_curves(PLAIN)
-    for place, axes in enumerate(figure.axes):
-        authors, *runs = axes.lines
-        assert np.array_equal(authors.get_ydata(), (training, validation)[place // 5], True)
-        assert to_rgba(authors.get_color()) == to_rgba("black")
-        drops = sets.get(list(report.SETS.values())[place % 5], [])
-        expected = [0.997 - drop for drop in drops] if place < 5 else [0.99] * len(drops)
-        assert [line.get_ydata()[-1] for line in runs] == pytest.approx(expected)
-    titles = [axes.get_title() for axes in figure.axes[:5]]
-    counts = [len(sets.get(suffix, [])) for suffix in report.SETS.values()]
-    assert titles == [
-        f"{name}\n{n} run{'' if n == 1 else 's'}"
-        for name, n in zip(report.SETS, counts, strict=True)
-    ]
+    for top, bottom, (name, suffix) in zip(*rows, report.SETS.items(), strict=True):
+        drops = sets.get(suffix, [])
+        n = len(drops)
+        assert top.get_title() == f"{name}\n{n} run{'' if n == 1 else 's'}"
+        ends = [0.997 - drop for drop in drops], [0.99] * n
+        for axes, curve, expected in zip((top, bottom), (training, validation), ends, strict=True):
+            authors, *runs = axes.lines
+            assert np.array_equal(authors.get_ydata(), curve, equal_nan=True)
+            assert to_rgba(authors.get_color()) == to_rgba("black")
+            assert [line.get_ydata()[-1] for line in runs] == pytest.approx(expected)
 
 
 def test_readme_has_the_texts():

@@ -1,7 +1,8 @@
-"""The report of the published runs: its tables, its verdicts and its picture.
+"""The report of the published runs: its tables, its verdicts and its pictures.
 
 `python results/published/report.py` prints every text of the README.md beside it that follows
-from the runs in its directory, for however many there are, and redraws `comparison.png`.
+from the runs in its directory, for however many there are, and redraws `comparison.png` and
+`fall.png`.
 """
 
 import csv
@@ -39,7 +40,7 @@ SETS = {
     "Keras 2.0.8 itself": "-keras2.0.8",
 }
 
-# The picture: what is from here in blue, what is the author's in black.
+# The pictures: what is from here in blue, what is the author's in black.
 ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 RUN_CURVE = {"color": "C0", "linewidth": 0.9, "alpha": 0.45}
 MEDIAN_CURVE = {"color": "C0", "linewidth": 2.4}
@@ -50,7 +51,7 @@ AUTHORS_POINT = {"color": "black", "marker": "D", "markersize": 8, "linestyle": 
 
 
 def main():
-    """Print the texts of the report and redraw its picture."""
+    """Print the texts of the report and redraw its pictures."""
     networks, sets = read_networks(PUBLISHED), read_sets(PUBLISHED)
     print(*texts(networks), *texts_on_the_failure(PUBLISHED), sep="\n\n", end="\n\n")
     print(plot_comparison(networks, PUBLISHED / "comparison.png"))
