@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -464,7 +465,7 @@ def test_command_prints_the_texts_and_redraws_the_picture(tmp_path):
     """The script as it is, in a copy of the project with other runs, from another directory."""
     published = tmp_path / "results/published"
     published.mkdir(parents=True)
-    for path in (*PROJECT.glob("*.py"), *report.PUBLISHED.glob("*.*")):
+    for path in (*PROJECT.glob("*.py"), *filter(Path.is_file, report.PUBLISHED.iterdir())):
         shutil.copy(path, tmp_path / path.relative_to(PROJECT))
     for name in ("comparison.png", "fall.png"):
         (published / name).unlink()
