@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.callbacks import Callback
-from keras.layers import BatchNormalization, Dense, Input
+from keras.layers import BatchNormalization, Conv2D, Dense, Flatten, Input, MaxPooling2D
 from keras.models import Model
 from keras.optimizers import SGD, Adam
 
@@ -36,6 +36,7 @@ def facts():
         "moving variance of BatchNormalization, likewise": percent(variance),
         "loss of an image whose digit has p = 1e-9": f"{loss:.2f}",
         "its gradient at the digit's logit": f"{gradient:.2f}",
+        "weights that a gradient is computed with": weights_of_gradient(),
         "order of the images, no seed": order(),
         "order of the images, seeded": order(seed=0),
     }
@@ -109,6 +110,37 @@ def loss_and_gradient(p, loss="categorical_crossentropy"):
     model.set_weights([logits])
     loss = model.train_on_batch(np.ones((1, 1)), np.array([[1.0, 0.0]]))
     return float(loss), (logits - model.get_weights()[0])[0, 0]
+
+
+def weights_of_gradient(tries=10):
+    """Tell by the first layer: whether it moves as it does while all behind it stand still.
+
+    If not, backpropagation went through weights that this very step had updated. That depends on
+    what is computed first, so that it does not show in every try.
+    """
+    image = output = Input((28, 28, 1))
+    layers = []
+    for _ in range(2):
+        layers += [Conv2D(16, (3, 3), activation="relu") for _ in range(2)] + [MaxPooling2D((2, 2))]
+    layers += [Flatten(), Dense(50, activation="relu"), Dense(10)]
+    for layer in layers:
+        output = layer(output)
+    model = Model(image, output)
+    before = model.get_weights()
+    images = np.random.RandomState(0).rand(50, 28, 28, 1)
+
+    def first_step(others_trainable):
+        for layer in layers[1:]:
+            layer.trainable = others_trainable
+        model.compile(SGD(1.0), "mse")
+        model.set_weights(before)
+        model.train_on_batch(images, np.ones((50, 10)))
+        return layers[0].get_weights()[0] - before[0]
+
+    expected = first_step(others_trainable=False)
+    steps = [first_step(others_trainable=True) for _ in range(tries)]
+    error = max(np.linalg.norm(step - expected) for step in steps) / np.linalg.norm(expected)
+    return "some already updated" if error > 1e-3 else "those before the update"
 
 
 def order(seed=None):

@@ -12,8 +12,10 @@ The run leaves its results, all at once, in results/deep_cnn-keras2.0.8-100epoch
 then its state is in the directory of that name with `.unfinished`, and is replaced after every
 epoch: kill it at any moment, and the same command goes on after the last finished epoch. The
 order of the images follows from the seed and the epoch's number, so it never repeats one; the
-dropout, from the seed and the epoch that the process began with. Weights are not the same bit
-for bit, then, if a run was interrupted.
+dropout, from the seed and the epoch that the process began with. No run gives the bits of another,
+interrupted or not: the update of the weights races backpropagation (facts.py), by more on
+TensorFlow 1.15.2 than on 1.3.0. On 1.15.2 Adam's counter of steps is read after it is raised, too:
+its first step is 0.00074, where it is 0.00100 on 1.3.0.
 
 Today's Keras reads the weights: `models.MODELS["deep_cnn"]().load_weights(".../model.h5")`.
 
