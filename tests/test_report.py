@@ -394,7 +394,7 @@ def test_verdicts_on_the_failure(drops, of_2017, of_the_loss, tmp_path):
     for suffix in ("-2017", "-2017-loss", "-keras2.0.8"):
         write_set(tmp_path, suffix, drops)
     write_set(tmp_path, "", [HELD])
-    lines, table, _ = report.texts_on_the_failure(tmp_path)
+    lines, table, *_ = report.texts_on_the_failure(tmp_path)
     today, first, loss, epsilon, keras = lines.splitlines()
     assert today == "- By today's rules 0 of 1 runs fail."
     assert of_2017.format("rules of 2017") in first
@@ -418,9 +418,13 @@ def test_images_whose_digit_is_clipped_are_counted_among_the_wrong(tmp_path):
 
 
 def test_the_posts_comparison_by_the_rules_of_2017(tmp_path):
-    for name, n in ((PLAIN, 3), (LARGE, 2), (SMALL, 2)):
-        write_set(tmp_path, "-2017", [HELD] * n, name)
-    *_, comparison = report.texts_on_the_failure(tmp_path)
+    drops = {PLAIN: [FAILED, HELD, FAILED], LARGE: [HELD] * 2, SMALL: [HELD, FAILED]}
+    for name in drops:
+        write_set(tmp_path, "-2017", drops[name], name)
+    *_, comparison, runs = report.texts_on_the_failure(tmp_path)
+    for name, failed in ((PLAIN, "2 of 3"), (LARGE, "0 of 2"), (SMALL, "1 of 2")):
+        assert f"- {name}-2017: {failed} runs fail.\n" in comparison
+        assert runs.count(f"| {name}-2017 |") == len(drops[name])
     assert f"{LARGE}-2017 **is not shown to be better** than {PLAIN}-2017" in comparison
     assert comparison.count("stable") == 4 and "reproduced" not in comparison
 

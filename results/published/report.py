@@ -88,6 +88,7 @@ class Network:
         last: the validation accuracies of the last epoch, from 0 to 1.
         falls: what `falls` counts.
         spreads: the standard deviations of the validation accuracy over epochs 51 to 100.
+        failed: what `fails` tells.
     """
 
     def __init__(self, results, name):
@@ -107,6 +108,7 @@ class Network:
         self.last = [curve[-1] for curve in curves]
         self.falls = [falls(curve) for curve in curves]
         self.spreads = [np.std(curve[50:], ddof=1) for curve in curves]
+        self.failed = [fails(history["accuracy"]) for history in self.histories]
 
     @property
     def authors_accuracy(self):
@@ -390,14 +392,21 @@ def texts_on_the_failure(results):
     return [
         bullets(verdict_on(name, network) for name, network in sets.items()),
         table_of_sets(sets),
-        bullets(comparisons(then)),
+        bullets(
+            [*(f"{network.name}: {failures(network)}." for network in then), *comparisons(then)]
+        ),
+        table_of_runs(then),
     ]
+
+
+def failures(network):
+    """Tell how many of the runs of a network fail."""
+    return f"{sum(network.failed)} of {len(network.failed)} runs fail"
 
 
 def verdict_on(name, network):
     """Return the verdict on a set of runs, by how many of three fail."""
-    n, failed = len(network.metrics), sum(fails(h["accuracy"]) for h in network.histories)
-    count = f"{failed} of {n} runs fail"
+    n, failed, count = len(network.failed), sum(network.failed), failures(network)
     if not n:
         return f"{name}: no run yet."
     if name == "today's rules":
