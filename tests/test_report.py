@@ -458,6 +458,22 @@ def test_readme_has_the_texts():
         assert f"\n\n{text}\n\n" in README
 
 
+def test_readme_counts_the_failures_and_the_images_beyond_the_clip():
+    failed = {name: network.failed for name, network in report.read_sets(report.PUBLISHED).items()}
+    by_todays_loss = failed.pop("today's rules") + failed.pop("epsilon of 2017")
+    by_the_loss_of_2017 = [run for runs in failed.values() for run in runs]
+    assert (sum(by_the_loss_of_2017), len(by_the_loss_of_2017)) == (6, 8)
+    assert (sum(by_todays_loss), len(by_todays_loss)) == (0, 6)
+    text = " ".join(README.split())
+    assert "in six of eight runs" in text and "without it in none of six" in text
+    large, small = (
+        [report.clipped(path) for path in report.run_dirs_of(report.PUBLISHED, f"{name}-2017")]
+        for name in (LARGE, SMALL)
+    )
+    counts = "{} and {} of the wrong ones of `{}`, {} and {} of those of `{}`"
+    assert counts.format(*large, LARGE, *small, SMALL) in text
+
+
 def test_readme_tells_how_much_of_the_curves_can_be_read():
     ((n, total),) = re.findall(r"(\d+) of (\d+) values can be read", README)
     curves = [curve for name in report.NETWORKS for curve in report.posts_curves(name)[1:]]
