@@ -419,8 +419,8 @@ def test_images_whose_digit_is_clipped_are_counted_among_the_wrong(tmp_path):
 
 def test_the_posts_comparison_by_the_rules_of_2017(tmp_path):
     drops = {PLAIN: [FAILED, HELD, FAILED], LARGE: [HELD] * 2, SMALL: [HELD, FAILED]}
-    for name in drops:
-        write_set(tmp_path, "-2017", drops[name], name)
+    for name, ends in drops.items():
+        write_set(tmp_path, "-2017", ends, name)
     *_, comparison, runs = report.texts_on_the_failure(tmp_path)
     for name, failed in ((PLAIN, "2 of 3"), (LARGE, "0 of 2"), (SMALL, "1 of 2")):
         assert f"- {name}-2017: {failed} runs fail.\n" in comparison

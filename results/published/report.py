@@ -389,12 +389,11 @@ def texts_on_the_failure(results):
     """
     sets = read_sets(results)
     then = [Network(results, f"{name}-2017") for name in NETWORKS]
+    counts = [f"{network.name}: {failures(network)}." for network in then]
     return [
         bullets(verdict_on(name, network) for name, network in sets.items()),
         table_of_sets(sets),
-        bullets(
-            [*(f"{network.name}: {failures(network)}." for network in then), *comparisons(then)]
-        ),
+        bullets([*counts, *comparisons(then)]),
         table_of_runs(then),
     ]
 
