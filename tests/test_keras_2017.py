@@ -1,6 +1,5 @@
 """The report's table of then and now is what facts.py printed then, and prints today."""
 
-import itertools
 import re
 
 import facts
@@ -13,52 +12,44 @@ import models
 import plot
 
 README = (PROJECT / "results/published/README.md").read_text(encoding="utf-8").splitlines()
+THEN = "Keras 2.0.8 on TensorFlow 1.3.0"
 
 
 def parsed(output):
-    """Return the version and the facts, pairs of names and texts."""
+    """Return the version and the facts, a dict of names and texts."""
     version, *facts = output.splitlines()
-    return version, [tuple(fact.split(": ", 1)) for fact in facts]
+    return version, dict(fact.split(": ", 1) for fact in facts)
 
 
 @pytest.fixture(scope="module")
 def then():
-    return parsed((PROJECT / "results/keras_2017/facts.txt").read_text())
+    version, facts = parsed((PROJECT / "results/keras_2017/facts.txt").read_text())
+    assert version == THEN
+    return facts
 
 
 @pytest.fixture(scope="module")
 def today():
     """In a process of its own, in which nothing has been seeded."""
-    code, output, errors = run("results/keras_2017/facts.py", env={"TF_CPP_MIN_LOG_LEVEL": "3"})
-    assert code == 0, errors
-    return parsed(output)
-
-
-def test_then_is_the_keras_of_october_2017(then):
-    assert then[0] == "Keras 2.0.8 on TensorFlow 1.3.0"
+    code, output, errors = run("results/keras_2017/facts.py")
+    assert (code, errors) == (0, "")
+    return parsed(output)[1]
 
 
 def test_readmes_table_is_what_was_and_is(then, today):
-    start = next(i for i, line in enumerate(README) if line.startswith(f"| | {then[0]} | "))
-    table = itertools.takewhile(lambda line: line.startswith("|"), README[start + 2 :])
-    assert [name for name, _ in then[1]] == [name for name, _ in today[1]]
-    assert list(table) == [
-        f"| {name} | {before} | {now} |"
-        for (name, before), (_, now) in zip(then[1], today[1], strict=True)
-    ]
-
-
-def test_readme_names_the_keras_that_is_pinned():
     requirements = (PROJECT / "requirements.txt").read_text()
     pins = dict(line.split(";")[0].split("==") for line in requirements.splitlines()[1:3])
-    versions = f"Keras {pins['keras']} on TensorFlow {pins['tensorflow']}"
-    assert any(line.endswith(f"| {versions} |") for line in README)
+    now = f"Keras {pins['keras']} on TensorFlow {pins['tensorflow']}"
+    start = README.index(f"| | {THEN} | {now} |") + 2
+    assert list(then) == list(today)
+    rows = [f"| {name} | {then[name]} | {today[name]} |" for name in then]
+    assert README[start : start + len(rows) + 1] == [*rows, ""]
 
 
 def test_readmes_table_of_the_first_two_epochs():
     """The first run in that Keras, beside the published runs."""
     version, *lines = (PROJECT / "results/keras_2017/training.txt").read_text().splitlines()
-    assert version == "Keras 2.0.8 on TensorFlow 1.3.0"
+    assert version == THEN
     epochs = [
         re.fullmatch(r"(\w+), epoch (\d): accuracy (\S+), validation (\S+), (\d+) s", line).groups()
         for line in lines
@@ -77,11 +68,11 @@ def test_readmes_table_of_the_first_two_epochs():
 # Today's Keras by the rules of then
 
 
-RULES = {  # loss and gradient of an image with p = 1e-9, Adam's epsilon, he_normal
-    "today": ("20.72", "-1.00", "1e-07", "1.00"),
-    "2017": ("16.12", "0.00", "1e-08", "0.88"),
-    "2017-loss": ("16.12", "0.00", "1e-07", "1.00"),
-    "2017-epsilon": ("20.72", "-1.00", "1e-08", "1.00"),
+RULES = {  # when Keras had the loss, Adam's epsilon and he_normal
+    "today": ("today", "today", "today"),
+    "2017": ("then", "then", "then"),
+    "2017-loss": ("then", "today", "today"),
+    "2017-epsilon": ("today", "then", "today"),
 }
 
 
@@ -91,23 +82,16 @@ def test_these_are_all_rules():
 
 @pytest.mark.parametrize("rules", RULES)
 def test_rules_are_what_keras_did(rules, then, today):
-    """The very facts that Keras 2.0.8 printed, measured on the parts of a network."""
+    """The very facts that each Keras printed, measured on the parts of a network."""
     network = models.under_rules(models.deep_cnn_advanced(), rules)
-    adam = network.optimizer
+    adam = type(network.optimizer).from_config(network.optimizer.get_config())
     loss, gradient = facts.loss_and_gradient(1e-9, network.loss)
-    found = (
-        f"{loss:.2f}",
-        f"{gradient:.2f}",
-        f"{facts.adam_epsilon(type(adam).from_config(adam.get_config())):.0e}",
-        f"{facts.he_normal(network.layers[0].kernel_initializer):.2f}",
-    )
-    assert found == RULES[rules]
-    names = "loss of an image whose digit has p = 1e-9", "its gradient at the digit's logit"
-    for (_, lines), rule in ((then, "2017"), (today, "today")):
-        printed = dict(lines)
-        assert tuple(printed[name] for name in names) == RULES[rule][:2]
-        assert printed["Adam's epsilon"] == RULES[rule][2]
-        assert printed["standard deviation of he_normal"].startswith(RULES[rule][3])
+    he_normal = facts.he_normal(network.layers[0].kernel_initializer)
+    of_loss, of_adam, of_weights = ({"then": then, "today": today}[when] for when in RULES[rules])
+    assert f"{loss:.2f}" == of_loss["loss of an image whose digit has p = 1e-9"]
+    assert f"{gradient:.2f}" == of_loss["its gradient at the digit's logit"]
+    assert f"{facts.adam_epsilon(adam):.0e}" == of_adam["Adam's epsilon"]
+    assert f"{he_normal:.2f} sqrt(2 / fan-in)" == of_weights["standard deviation of he_normal"]
 
 
 @pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.999])

@@ -13,6 +13,16 @@ In the faster environment of train_2017.py, Keras 2.0.8 on TensorFlow 1.15.2, it
 facts, all but its first line.
 """
 
+import sys
+from pathlib import Path
+
+# As train.py starts it: no log, no keras.json. Python 3.6, of 2017, cannot import machine.py.
+if sys.version_info >= (3, 10):  # noqa: UP036
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    import machine
+
+    machine.start_tensorflow()
+
 import keras
 import numpy as np
 import tensorflow as tf
