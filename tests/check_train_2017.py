@@ -114,5 +114,5 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         child(*sys.argv[1:])
     else:
-        for name in train_2017.NETWORKS:
+        for name in train_2017.AUTHORS_TEST_ACCURACY:
             check(name)
