@@ -66,6 +66,19 @@ def test_another_keras_is_refused_in_one_line():
         train_2017.main([NAME])
 
 
+@pytest.mark.parametrize(
+    ("option", "low", "high"), [("--epochs", 1, 10**6), ("--seed", 0, 2**32 - 1)]
+)
+def test_numbers_beyond_are_refused_in_one_line(option, low, high, capsys):
+    for number in (low, high):
+        train_2017.parse_arguments([NAME, option, str(number)])
+    for number in (low - 1, high + 1):
+        with pytest.raises(SystemExit) as end:
+            train_2017.main([NAME, option, str(number)])
+        line = "error: --epochs is from 1 to 1000000, --seed from 0 to 4294967295\n"
+        assert (end.value.code, capsys.readouterr().err[-len(line) :]) == (2, line)
+
+
 # A run, with a stand-in for Keras
 
 
@@ -251,13 +264,23 @@ def test_a_second_process_is_refused(network, tmp_path, monkeypatch):
         run(tmp_path)
 
 
-def test_a_finished_run_is_left_alone(network, tmp_path, capsys):
-    directory = run(tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
-    (tmp_path / f"{directory.name}.unfinished").mkdir()
+@pytest.mark.parametrize("function", ["open", "flock"])
+def test_a_finished_run_is_left_alone(function, network, tmp_path, monkeypatch):
+    """Also by a process that is about to call a function when another one finishes the run."""
+    module = {"open": train_2017, "flock": train_2017.fcntl}[function]
+    original = getattr(module, function, open)
+
+    def late(*arguments):
+        patch.undo()
+        run(tmp_path)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, late, raising=False)
+        directory = run(tmp_path)
+    (tmp_path / f"{directory.name}.unfinished").mkdir()  # as a kill may leave it
     run(tmp_path)
     assert len(network) == 1
-    assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
     assert os.listdir(tmp_path) == [directory.name]
 
 

@@ -23,6 +23,7 @@ training.txt is older than this file: two epochs by a plain `fit`, on TensorFlow
 """
 
 import argparse
+import contextlib
 import csv
 import fcntl
 import json
@@ -95,15 +96,19 @@ def main(argv=None):
         sys.exit(f"this needs Keras 2.0.8, not {keras.__version__}; its first lines tell how")
     name = f"{options.model}-keras2.0.8-{options.epochs}epochs-seed{options.seed}"
     directory, unfinished = RESULTS / name, RESULTS / f"{name}.unfinished"
-    if not directory.exists():
-        unfinished.mkdir(exist_ok=True)
-        with open(str(unfinished / "lock"), "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                sys.exit(f"another process is training {directory}")
+    lock = RESULTS / f"{name}.lock"
+    with open(str(lock), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"another process is training {directory}")
+        if not directory.exists():  # asked under the lock: another may have finished it just now
+            unfinished.mkdir(exist_ok=True)
             train(options, directory, unfinished)
-    shutil.rmtree(str(unfinished), ignore_errors=True)  # a kill may have left it
+        shutil.rmtree(str(unfinished), ignore_errors=True)  # a kill may have left it
+        # Now that the results are there: whoever locks what is gone finds them, and trains nothing.
+        with contextlib.suppress(FileNotFoundError):
+            lock.unlink()
     print(f"{directory} is finished")
 
 
@@ -113,7 +118,10 @@ def parse_arguments(argv):
     parser.add_argument("model", choices=sorted(AUTHORS_TEST_ACCURACY))
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if not (1 <= options.epochs <= 10**6 and 0 <= options.seed < 2**32):
+        parser.error("--epochs is from 1 to 1000000, --seed from 0 to 4294967295")
+    return options
 
 
 def train(options, directory, unfinished):
