@@ -4,9 +4,9 @@ check_train_2017.py tells the rest, by hand, in Keras 2.0.8 itself.
 """
 
 import os
-import shutil
 import sys
 from types import SimpleNamespace
+from unittest import mock
 
 import keras
 import numpy as np
@@ -41,6 +41,27 @@ def test_layers_are_the_authors(name):
         assert layer.get_config() | {"name": today.name} == today.get_config()
 
 
+@pytest.mark.parametrize(("seed", "epochs_done"), [(0, 0), (0, 2), (1, 0)])
+def test_a_network_is_seeded_and_compiled(seed, epochs_done, monkeypatch):
+    """With stand-ins for what Keras 3 has no longer; all calls, in their order."""
+    calls = mock.Mock()
+    monkeypatch.setattr(train_2017.tf, "set_random_seed", calls.seed_tensorflow, raising=False)
+    monkeypatch.setattr(train_2017, "network", calls.network)
+    monkeypatch.setattr(train_2017, "Adam", calls.Adam)
+    assert train_2017.compiled_model(NAME, seed, epochs_done) is calls.network.return_value
+    numpy = np.random.RandomState([seed, epochs_done])
+    adam = calls.Adam.return_value
+    assert calls.mock_calls == [
+        mock.call.seed_tensorflow(numpy.randint(2**31 - 1)),
+        mock.call.network(NAME),
+        mock.call.Adam(lr=post.LEARNING_RATE),
+        mock.call.network().compile(adam, "categorical_crossentropy", metrics=["accuracy"]),
+        mock.call.network().model._make_train_function(),
+    ]
+    # What the layers of Keras 2.0.8 draw their seeds from.
+    assert np.random.randint(10**7) == numpy.randint(10**7)
+
+
 def test_constants_are_the_posts():
     assert train_2017.AUTHORS_TEST_ACCURACY == post.TEST_ACCURACY
     assert train_2017.BATCH_SIZE == post.BATCH_SIZE
@@ -49,9 +70,7 @@ def test_constants_are_the_posts():
     assert (options.epochs, options.seed) == (post.EPOCHS, 0)
 
 
-def test_mnist_is_the_posts():
-    shapes = [array.shape for part in zip(*train_2017.load_mnist(), strict=True) for array in part]
-    assert shapes == post.SHAPES
+def test_mnist_is_todays():
     for found, expected in zip(train_2017.load_mnist(), train.load_mnist(), strict=True):
         assert all(map(np.array_equal, found, expected))
 
@@ -152,24 +171,12 @@ def run(results, epochs=4, seed=0):
     return results / f"{NAME}-keras2.0.8-{epochs}epochs-seed{seed}"
 
 
-def kill_in_epoch(number, monkeypatch):
-    """Let the run die in that epoch, counted from 0."""
-    train_epoch = train_2017.train_epoch
-
-    def killed(model, X, y, seed, epoch):
-        row = train_epoch(model, X, y, seed, epoch)
-        if epoch == number:
-            raise KilledError
-        return row
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_2017, "train_epoch", killed)
-        with pytest.raises(KilledError):
-            run(train_2017.RESULTS)
-
-
-def without_seconds(directory):
-    return [line.rpartition(",")[0] for line in (directory / "history.csv").read_text().split()]
+def kill(function, calls):
+    """Let the run of four epochs die where a function is called for the last of so many times."""
+    original, effects = getattr(train_2017, function), [mock.DEFAULT] * (calls - 1) + [KilledError]
+    killed = mock.patch.object(train_2017, function, wraps=original, side_effect=effects)
+    with killed, pytest.raises(KilledError):
+        run(train_2017.RESULTS)
 
 
 def test_what_a_run_leaves(network, tmp_path, monkeypatch):
@@ -177,21 +184,14 @@ def test_what_a_run_leaves(network, tmp_path, monkeypatch):
     monkeypatch.delenv("KMP_BLOCKTIME", raising=False)
     directory = run(tmp_path, epochs=2, seed=3)
     assert os.listdir(tmp_path) == [directory.name]
-    assert sorted(os.listdir(directory)) == [
-        "history.csv", "metrics.json", "model.h5", "predictions.csv",
-    ]  # fmt: skip
-    assert (directory / "predictions.csv").read_text() == (
-        "image,label,prediction,probability\n0,0,1,0.3\n1,1,0,0.4\n"
-    )
+    files = ["history.csv", "metrics.json", "model.h5", "predictions.csv"]
+    assert sorted(os.listdir(directory)) == files
+    predictions = "image,label,prediction,probability\n0,0,1,0.3\n1,1,0,0.4\n"
+    assert (directory / "predictions.csv").read_text() == predictions
     metrics, history = plot.read_run(directory)
     assert list(history) == ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "seconds"]
-    assert list(zip(*history.values(), strict=True))[1][:5] == (
-        2,
-        0.5,
-        network[0].weights[0],
-        0.4,
-        2,
-    )
+    second = [column[1] for column in history.values()][:5]
+    assert second == [2, 0.5, network[0].weights[0], 0.4, 2]
     assert metrics == {
         "model": NAME,
         "seed": 3,
@@ -214,36 +214,32 @@ def test_what_a_run_leaves(network, tmp_path, monkeypatch):
     }
 
 
-def test_goes_on_after_kills(network, tmp_path, monkeypatch):
-    """In the first epoch, before there is a state, and twice in the third."""
-    for epoch in (0, 2, 2):
-        kill_in_epoch(epoch, monkeypatch)
+def test_goes_on_after_kills(network, tmp_path):
+    """Before the first epoch is saved, twice before the third is, and among the results."""
+    for calls in (2, 4, 2):  # the first one is at its start
+        kill("write_state", calls)
+    kill("write_table", 2)
     directory = run(tmp_path)
-    assert [one.built for one in network] == [(NAME, 0, done) for done in (0, 0, 2, 2)]
-    metrics, _ = plot.read_run(directory)
-    assert metrics["interrupted_after_epochs"] == [0, 2, 2]
-    killed = network[-1]
-    assert killed.steps == 4 * 20
+    assert [one.built for one in network] == [(NAME, 0, done) for done in (0, 0, 2, 2, 4)]
+    metrics, history = plot.read_run(directory)
+    assert metrics["interrupted_after_epochs"] == [0, 2, 2, 4]
 
     directory.rename(tmp_path / "killed")
     directory = run(tmp_path)
-    assert without_seconds(directory) == without_seconds(tmp_path / "killed")
-    assert np.array_equal(network[-1].weights, killed.weights)
-    assert network[-1].steps == killed.steps
+    assert history == {**plot.read_run(directory)[1], "seconds": history["seconds"]}
+    assert np.array_equal(network[-1].weights, network[-2].weights)
+    assert network[-1].steps == network[-2].steps == 4 * 20
     # Each order follows from the seed and the epoch.
     orders = network[-1].orders
     assert len(set(orders)) == 4
-    assert [one.orders for one in network[:4]] == [orders[:1], orders[:3], orders[2:3], orders[2:]]
-
-
-def test_another_seed_has_other_orders(network, tmp_path):
-    run(tmp_path)
+    parts = orders[:1], orders[:3], orders[2:3], orders[2:], []
+    assert tuple(one.orders for one in network[:5]) == parts
     run(tmp_path, seed=1)
-    assert not set(network[0].orders) & set(network[1].orders)
+    assert not set(network[-1].orders) & set(orders)
 
 
 def test_a_state_of_other_versions_is_refused(network, tmp_path, monkeypatch):
-    kill_in_epoch(2, monkeypatch)
+    kill("write_state", 4)
     (state_file,) = tmp_path.glob("*.unfinished/state.npz")
     before = state_file.read_bytes()
     monkeypatch.setattr(train_2017.tf, "__version__", "1.3.0")
@@ -254,14 +250,11 @@ def test_a_state_of_other_versions_is_refused(network, tmp_path, monkeypatch):
 
 def test_a_second_process_is_refused(network, tmp_path, monkeypatch):
     def train_meanwhile(*arguments):
-        monkeypatch.setattr(train_2017, "train", None)
         with pytest.raises(SystemExit, match="another process is training"):
             run(tmp_path)
-        raise KilledError
 
     monkeypatch.setattr(train_2017, "train", train_meanwhile)
-    with pytest.raises(KilledError):
-        run(tmp_path)
+    run(tmp_path)
 
 
 @pytest.mark.parametrize("function", ["open", "flock"])
@@ -282,39 +275,3 @@ def test_a_finished_run_is_left_alone(function, network, tmp_path, monkeypatch):
     run(tmp_path)
     assert len(network) == 1
     assert os.listdir(tmp_path) == [directory.name]
-
-
-@pytest.mark.parametrize("function", ["write_state", "save", "main"])
-def test_there_is_a_whole_state_or_whole_results_at_every_line(function, network, tmp_path):
-    """Kill the run at the first line that a function executes, at the second, and so on."""
-    code = getattr(train_2017, function).__code__
-    directory = run(tmp_path)
-    expected = without_seconds(directory)
-    shutil.rmtree(directory)
-    kills = 0
-    while True:
-        lines_left = kills
-
-        def kill(frame, event, argument):
-            nonlocal lines_left
-            if event == "line":
-                if not lines_left:
-                    raise KilledError
-                lines_left -= 1
-            return kill
-
-        sys.settrace(lambda frame, *_, kill=kill: kill if frame.f_code is code else None)
-        try:
-            run(tmp_path)
-            break
-        except KilledError:
-            kills += 1
-        finally:
-            sys.settrace(None)
-        if directory.exists():
-            assert len(os.listdir(directory)) == 4
-        run(tmp_path)
-        assert os.listdir(tmp_path) == [directory.name]
-        assert without_seconds(directory) == expected
-        shutil.rmtree(directory)
-    assert kills > 8
