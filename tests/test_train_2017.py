@@ -194,6 +194,7 @@ def test_what_a_run_leaves(network, tmp_path, monkeypatch):
     assert second == [2, 0.5, network[0].weights[0], 0.4, 2]
     assert metrics == {
         "model": NAME,
+        "rules": "2017",
         "seed": 3,
         "keras": "2.0.8",
         "tensorflow": train_2017.tf.__version__,

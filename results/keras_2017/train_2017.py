@@ -128,6 +128,7 @@ def train(options, directory, unfinished):
     """Train a network to its last epoch, from wherever its state is, and save the results."""
     settings = {
         "model": options.model,
+        "rules": "2017",
         "seed": options.seed,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
