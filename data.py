@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from machine import RunError
+
 MNIST_FILE = Path(__file__).with_name("mnist.npz")
 MNIST_BYTES = 11_490_519
 MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
@@ -25,8 +27,7 @@ def load_mnist():
         and (10000, 10).
 
     Raises:
-        OSError: `mnist.npz` is missing or cannot be read.
-        ValueError: `mnist.npz` is truncated or altered.
+        RunError: `mnist.npz` is missing, cannot be read, is truncated or altered.
     """
     with np.load(io.BytesIO(_read_checked(MNIST_FILE))) as arrays:
         X_train, y_train = arrays["x_train"], arrays["y_train"]
@@ -102,16 +103,15 @@ def _without_autotune(dataset):
 
 def _read_checked(path):
     """Read the dataset's bytes; raise one clear line unless they are the known ones."""
-    remedy = f"get it back with `git checkout {path.name}`"
+    remedy = f"copy it from the project again (in a clone: git checkout {path.name})"
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise OSError(f"cannot read {path}: {error.strerror}; {remedy}") from error
+        raise RunError(f"cannot read {path}: {error.strerror}; {remedy}") from error
     if len(content) < MNIST_BYTES:
-        raise ValueError(
-            f"{path} is truncated: {len(content):,} of {MNIST_BYTES:,} bytes; {remedy}"
-        )
+        size = f"{len(content):,} of {MNIST_BYTES:,} bytes"
+        raise RunError(f"{path} is truncated: {size}; {remedy}")
     found = hashlib.sha256(content).hexdigest()
     if found != MNIST_SHA256:
-        raise ValueError(f"{path} is altered: its SHA-256 is {found}, not {MNIST_SHA256}; {remedy}")
+        raise RunError(f"{path} is altered: its SHA-256 is {found}, not {MNIST_SHA256}; {remedy}")
     return content

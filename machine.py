@@ -3,18 +3,56 @@
 import builtins
 import contextlib
 import errno
+import hashlib
 import os
 import platform
-import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-
-import filelock
 
 
 class RunError(Exception):
     """A run cannot begin or go on, for a reason that its text tells in one line."""
+
+
+# The project's code
+
+
+def digests_of_code():
+    """Return the SHA-256 of the files that make a result, in hexadecimal, by their names."""
+    names = "models.py", "data.py", "train.py", "runs.py", "machine.py"
+    files = {name: Path(__file__).with_name(name).read_bytes() for name in names}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+# When the first module was imported: the others import this one before all else. What a kernel
+# trains with is this code, whatever becomes of the files.
+LOADED_CODE = digests_of_code()
+
+
+def changed_files(there, here):
+    """Name the files in which two results of `digests_of_code` differ, a string."""
+    return ", ".join(name for name in {**there, **here} if there.get(name) != here.get(name))
+
+
+def refuse_edited_code():
+    """Raise a `RunError` if a file of the project is not what this process has loaded."""
+    changed = changed_files(LOADED_CODE, digests_of_code())
+    if changed:
+        raise RunError(
+            f"{changed} changed after this process had loaded the project; begin a new one "
+            "(in a notebook, restart the kernel)"
+        )
+
+
+@contextlib.contextmanager
+def explain_missing_package():
+    """End the program with one line where a package that is imported in here is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error}; install it by {sys.executable} -m pip install -r requirements.txt")
 
 
 # TensorFlow, and what it computes on
@@ -28,8 +66,8 @@ def start_tensorflow():
     the KERAS_ variables (KERAS_MAX_EPOCHS would cut a run short).
 
     Raises:
-        RunError: it is not installed, has no room to start, or runs in this process already
-            by other settings.
+        RunError: it has no room to start, or runs in this process already by other settings.
+        SystemExit: it is not installed.
     """
     for name in [name for name in os.environ if name.startswith("KERAS_")]:
         del os.environ[name]
@@ -46,15 +84,13 @@ def start_tensorflow():
             )
         return
     try:
-        with matplotlib_importable(), _without_log():  # Keras imports it, too
+        with explain_missing_package(), _without_log():
+            import_matplotlib()  # Keras imports it, too
             import tensorflow as tf
 
             tf.config.list_logical_devices()
         if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":
             tf.get_logger().setLevel("ERROR")  # on Windows it warns of what Keras 3.15 calls
-    except ModuleNotFoundError as error:
-        command = f"{sys.executable} -m pip install -r requirements.txt"
-        raise RunError(f"{error}; install it by {command}") from error
     except OSError as error:  # its import wants a temporary directory with room
         raise RunError(f"cannot start TensorFlow: {error}") from error
     tf.started_by = environment()
@@ -103,6 +139,14 @@ def environment():
     return {name: os.environ[name] for name in sorted(names)}
 
 
+def versions():
+    """Return the versions of TensorFlow and Keras, a dict of strings."""
+    import keras
+    import tensorflow as tf  # under whatever name it was installed: tensorflow-cpu, for one
+
+    return {"tensorflow": tf.__version__, "keras": keras.__version__}
+
+
 def device():
     """Return the GPU, or the processor and how many of its cores may be used.
 
@@ -143,22 +187,21 @@ def _instruction_set():
 # The process
 
 
-@contextlib.contextmanager
-def matplotlib_importable():
-    """Let Matplotlib be imported, also where a notebook has set its backend.
+def import_matplotlib():
+    """Import Matplotlib, also where a notebook has set its backend.
 
     A notebook hands MPLBACKEND on to the programs that it starts; where what it names is not
     installed, Matplotlib 3.10.9 cannot be imported. No program here needs a backend.
     """
-    if "matplotlib" not in sys.modules:
-        backend = os.environ.pop("MPLBACKEND", None)
-        import matplotlib
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.pop("MPLBACKEND", None)
+    import matplotlib
 
-        if backend:
-            os.environ["MPLBACKEND"] = backend
-            with contextlib.suppress(ValueError):
-                matplotlib.rcParams["backend"] = backend
-    yield
+    if backend:
+        os.environ["MPLBACKEND"] = backend
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
 
 
 def run_as_program(main, remark=""):
@@ -168,36 +211,40 @@ def run_as_program(main, remark=""):
 
     Args:
         main: a function without arguments.
-        remark: what to say after "stopped by SIGINT", for instance.
+        remark: what to say after "stopped by Ctrl-C", for instance.
     """
     if hasattr(builtins, "__IPYTHON__"):
         main()
         return
-    _stop_at_once_on_signals(remark)
-    # A line is there when it is printed; a character that cannot be shown, as "?".
-    sys.stdout.reconfigure(line_buffering=True, errors="replace")
+    _open_closed_streams()
+    if hasattr(sys.stdout, "reconfigure"):  # IDLE's has not
+        # A line is there when it is printed; a character that cannot be shown, as "?".
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")
     try:
-        with sys.stdout:  # closed here, a full disk or a closed pipe under it is told here
-            main()
+        main()
+        sys.stdout.flush()  # a full disk or a closed pipe under it is told here
+    except KeyboardInterrupt:
+        line = f"stopped by Ctrl-C{remark and f'; {remark}'}"
+        print(f"\n{line}" if sys.stdout.isatty() else line, file=sys.stderr, flush=True)
+        os._exit(130)  # nothing is to be cleaned up: a run survives SIGKILL just the same
     except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # or Python tells at its end once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(f"{Path(sys.argv[0]).name}: stopped by {error}")
 
 
-def _stop_at_once_on_signals(remark):
-    """Make Ctrl-C and SIGTERM stop with one line and exit code 130 or 143.
+def _open_closed_streams():
+    """Give a process that was begun without standard streams (`>&-`, pythonw) some to nowhere.
 
-    Nothing is cleaned up, and need not be: a run survives SIGKILL just the same.
+    Else the next file that is opened, a state perhaps, takes the place of standard output, and
+    what TensorFlow prints goes into it.
     """
-    stderr = os.dup(2)  # a signal may come while `_without_log` has it redirected
-
-    def stop(number, frame):
-        line = f"stopped by {signal.Signals(number).name}{remark and f'; {remark}'}\n"
-        os.write(stderr, ("\n" + line if os.isatty(1) else line).encode())
-        os._exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # so it is for `train.py &` in a script
-            signal.signal(number, stop)
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 # The disk
@@ -214,6 +261,8 @@ def locked(file, what):
     Raises:
         RunError: another process has the lock, or the disk has no locks.
     """
+    import filelock
+
     lock = filelock.FileLock(file, blocking=False)
     try:
         lock.acquire()
@@ -233,6 +282,22 @@ def locked(file, what):
         lock.release()
 
 
+def replace(old, new):
+    """Rename a file or directory, in place of another if there is one, as `os.replace`.
+
+    On Windows a virus scanner may have either open, for a moment: then it is tried again.
+
+    Raises:
+        OSError: it could not be renamed.
+    """
+    for seconds in (0.02, 0.1, 0.5, 1):
+        try:
+            return os.replace(old, new)
+        except PermissionError:
+            time.sleep(seconds)
+    return os.replace(old, new)
+
+
 def sync(path):
     """Bring a file, or the names in a directory, to the disk, where the system can do that.
 
@@ -249,7 +314,8 @@ def sync(path):
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # some shares cannot
+        # Some shares cannot, and each has its own word for it.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
             raise
     finally:
         os.close(descriptor)

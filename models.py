@@ -5,6 +5,11 @@ Each line of a list is one `model.add` of the post, in the post's order, and one
 stand once, in `conv_3x3` and `conv_1x1`. `python models.py` prints the summaries.
 """
 
+import machine
+
+if __name__ == "__main__":
+    machine.start_tensorflow()  # as for a run, and without its log
+
 from keras import Input, Sequential
 from keras.initializers import HeNormal, VarianceScaling
 from keras.layers import (
@@ -190,7 +195,7 @@ def he_normal_of_2017():
     return VarianceScaling(2 * 0.87962566**2, "fan_in", "truncated_normal")
 
 
-# What is not today's, of all that has changed in training since Keras 2.0.8.
+# What is not today's, of what Keras 2.0.8 did otherwise in training.
 RULES = {
     "today": (),
     "2017": ("loss", "epsilon", "he_normal"),
@@ -202,8 +207,11 @@ RULES = {
 def under_rules(model, rules):
     """Return `model`, one of the author's as built above, to be trained by other rules.
 
+    They change what they name and nothing else: the loss if it is the categorical crossentropy,
+    the epsilon of an optimizer that has one, the weights where they are He-normal.
+
     Args:
-        model: a compiled `keras.Model`; its weights are drawn anew where they are He-normal.
+        model: a compiled `keras.Model`.
         rules: a key of `RULES`.
     """
     then = RULES[rules]
@@ -213,10 +221,16 @@ def under_rules(model, rules):
         if isinstance(getattr(layer, "kernel_initializer", None), HeNormal) and "he_normal" in then:
             layer.kernel_initializer = he_normal_of_2017()
             layer.kernel.assign(layer.kernel_initializer(layer.kernel.shape))
+    optimizer, loss = model.optimizer.get_config(), model.loss
+    del optimizer["name"]  # it gets its own, as in the published runs
+    if "epsilon" in then and "epsilon" in optimizer:
+        optimizer["epsilon"] = 1e-8
+    if "loss" in then and loss == "categorical_crossentropy":
+        loss = loss_of_2017()
     model.compile(
-        loss=loss_of_2017() if "loss" in then else "categorical_crossentropy",
-        optimizer=Adam(learning_rate=0.001, epsilon=1e-8 if "epsilon" in then else 1e-7),
-        metrics=["accuracy"],
+        loss=loss,
+        optimizer=type(model.optimizer).from_config(optimizer),
+        metrics=model.get_compile_config()["metrics"],
     )
     return model
 

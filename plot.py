@@ -1,4 +1,4 @@
-"""The files of finished runs, written and read, and the plots drawn from them.
+"""The pictures of runs: accuracy and errors of one, and the comparison of several.
 
 `python plot.py RUN` redraws `accuracy.png` and `errors.png` of a run, given its directory;
 `python plot.py RUN RUN ...` compares runs, of any networks, in `comparison.png`. A directory
@@ -6,28 +6,45 @@ with several runs stands for all of them; without an argument that is `results`.
 """
 
 import argparse
-import csv
-import json
+import contextlib
+import functools
 import math
 import sys
+import warnings
 from pathlib import Path
 
-try:
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))  # also where PYTHONSAFEPATH is set
+
+import machine
+
+with machine.explain_missing_package():
     import numpy as np
 
+    machine.import_matplotlib()
+    import matplotlib.font_manager
+    import matplotlib.style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     from data import load_mnist
-    from machine import matplotlib_importable, run_as_program
+    from runs import read_metrics, read_predictions, read_run
 
-    with matplotlib_importable():
-        import matplotlib.style
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator, NullLocator
-except ModuleNotFoundError as error:
-    if __name__ != "__main__":
-        raise
-    sys.exit(f"plot.py: {error}; install it by {sys.executable} -m pip install -r requirements.txt")
-
-ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
+ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+# Where DejaVu Sans, Matplotlib's own, has no such letters: what Windows, macOS and Linux have.
+KOREAN_FONTS = "Malgun Gothic", "Apple SD Gothic Neo", "Noto Sans CJK KR", "NanumGothic"
+# What makes a run, besides what its title names and its seed: by its name in metrics.json, how a
+# label calls it.
+MADE_OF = {
+    "network_sha256": "network",
+    "keras": "Keras",
+    "tensorflow": "TensorFlow",
+    "batch_size": "batch size",
+    "validation_split": "validation split",
+}
+# Of a comparison: ten colors, then the same with other lines and marks.
+COLORS = [f"C{i}" for i in range(10)]
+LINES = ("-", "o"), ("--", "s"), ("-.", "^"), (":", "D")
 
 
 def main(argv=None):
@@ -70,80 +87,79 @@ def draw(plot, runs):
     """Call `plot` and print which file it wrote, or end the program with one line."""
     try:
         picture = plot(runs)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, machine.RunError) as error:
         what = "these runs" if isinstance(runs, list) else f"the results in {runs}"
         sys.exit(f"plot.py: cannot draw {what}: {error}")
     print(picture)
 
 
-# The files of a run
+# All pictures
 
 
-def write_run(run_dir, metrics, history, predictions):
-    """Write `metrics.json`, `history.csv` and `predictions.csv` into `run_dir`.
+@contextlib.contextmanager
+def style(changes=()):
+    """Draw in Matplotlib's own style, whatever the user's matplotlibrc says, but for the letters.
 
-    Args:
-        run_dir: the `Path` of a directory.
-        metrics: a dict for JSON.
-        history: a list of one dict an epoch, all with the same keys.
-        predictions: a list of one dict for each test image, in their order: `image`, its
-            number, `label` and `prediction`, digits, and `probability`, float32, what the
-            network gave to the label.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    text = json.dumps(metrics, indent=2) + "\n"
-    (run_dir / "metrics.json").write_text(text, newline="\n")
-    for name, rows in (("history.csv", history), ("predictions.csv", predictions)):
-        with open(run_dir / name, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def read_run(run_dir):
-    """Return the metrics of a run, and its history as one list of numbers a column.
+    What DejaVu Sans has no letters for is drawn in the user's fonts, or in a Korean one; what
+    these lack, too, is told in one line, once.
 
     Args:
-        run_dir: the directory of the run, a `Path` or a string.
-
-    Returns:
-        A dict, what metrics.json has, and a dict of the columns of history.csv: `epoch`,
-        `accuracy`, `loss`, `val_accuracy`, `val_loss`, `seconds`, a list of numbers each.
-
-    Raises:
-        OSError: a file of the run cannot be read.
-        ValueError, KeyError, TypeError: a file of the run is not what `write_run` wrote.
+        changes: settings of Matplotlib, a dict.
     """
-    metrics = read_metrics(run_dir)
-    return metrics, read_table(Path(run_dir) / "history.csv", metrics["epochs"])
+    installed = matplotlib.font_manager.get_font_names()
+    families = (*matplotlib.rcParams["font.family"], *KOREAN_FONTS)
+    fonts = ["DejaVu Sans", *(name for name in families if name in installed)]
+    settings = {"font.family": fonts, "text.parse_math": False}  # a "$" is one
+    with (
+        matplotlib.style.context(["default", settings, dict(changes)]),
+        warnings.catch_warnings(record=True) as told,
+    ):
+        warnings.simplefilter("always")
+        yield
+    for warning in told:
+        line = str(warning.message)
+        if "missing from font" in line:
+            line = "no font here has the letters of this name; install NanumGothic, for one"
+        tell_once(line)
 
 
-def read_metrics(run_dir):
-    """Return what metrics.json of a run has, a dict; raises as `read_run`."""
-    return {**json.loads((Path(run_dir) / "metrics.json").read_text())}
+@functools.cache
+def tell_once(line):
+    """Print a line, if it has not been printed."""
+    print(line)
 
 
-def read_predictions(run_dir):
-    """Return the labels of the test images and what the run took them for, each int (n,).
+def scale_by_errors(axes):
+    """Let an axis of accuracies be logarithmic in the errors, up to 0.9995.
 
-    Args, Raises: as `read_run`.
+    So 0.99 and 0.995 lie as far apart as 0.98 and 0.99, and no run falls out of it.
     """
-    table = read_table(Path(run_dir) / "predictions.csv", read_metrics(run_dir)["test_images"])
-    return np.array(table["label"], int), np.array(table["prediction"], int)
+    axes.set_yscale("function", functions=(from_accuracy, to_accuracy))
+    axes.grid(axis="y", linewidth=0.4)
 
 
-def read_table(path, lines):
-    """Return a CSV file of so many lines of numbers as one list a column; raises as `read_run`."""
-    text = path.read_text()
-    rows = list(csv.DictReader(text.splitlines()))
-    if len(rows) != lines or not text.endswith("\n"):
-        raise ValueError(f"{path} is not whole: {len(rows)} lines instead of {lines}")
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+def from_accuracy(accuracy):
+    """Return where accuracies stand on the scale of `scale_by_errors`, which ends at 0.9995.
+
+    Args:
+        accuracy: a number or an array; so is what is returned.
+    """
+    return -np.log10(np.maximum(1 - accuracy, 0.0005))
 
 
-# The plots of a run
+def to_accuracy(position):
+    """Return the accuracies, a number or an array, at positions of that scale."""
+    return 1 - 10.0**-position
+
+
+def set_ticks(axes):
+    """Name the accuracies that lie within the axes."""
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in ACCURACY_TICKS if low < tick < high])
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+# The pictures of a run
 
 
 def title_of(metrics):
@@ -193,7 +209,7 @@ def draw_accuracy(picture, metrics, history):
     title = title_of(metrics)
     if so_far < metrics["epochs"]:
         title += f": after epoch {so_far}"
-    with matplotlib.style.context("default"):  # whatever the user's matplotlibrc says
+    with style():
         figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
         figure.suptitle(title)
         for axes in figure.subplots(1, 2):
@@ -202,6 +218,7 @@ def draw_accuracy(picture, metrics, history):
             if authors:
                 label = f"the author's test accuracy: {authors:.4f}"
                 axes.axhline(authors, color="gray", linewidth=0.8, label=label)
+            name_epochs(axes)
             axes.set_ylabel("accuracy")
         axes.set_ylim(lower_end([history]), 1)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -214,9 +231,14 @@ def lower_end(histories):
     return min(0.98, min(ends) - 0.01)
 
 
-def plot_curve(axes, epochs, accuracy, **options):
-    """Draw an accuracy over the epochs; that of a single epoch as a point."""
-    axes.plot(epochs, accuracy, marker="o" if len(epochs) == 1 else None, **options)
+def plot_curve(axes, epochs, accuracy, **look):
+    """Draw an accuracy over the epochs, that of a single epoch as a point; return the line."""
+    (line,) = axes.plot(epochs, accuracy, marker="o" if len(epochs) == 1 else None, **look)
+    return line
+
+
+def name_epochs(axes):
+    """Name the epochs below the axes, by whole numbers."""
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
@@ -239,7 +261,7 @@ def plot_errors(run_dir):
     sheet = np.zeros((rows * height, 10 * width), "uint8")
     first = f"the first {len(shown)} of " if len(shown) < len(wrong) else ""
 
-    with matplotlib.style.context("default"):
+    with style():
         figure = Figure(figsize=(10, whole / width), dpi=100)
         axes = figure.add_axes((0, 0, 1, rows * height / whole))
         axes.axis("off")
@@ -264,12 +286,11 @@ def plot_errors(run_dir):
 
 
 def plot_comparison(run_dirs, picture=Path("comparison.png")):
-    """Draw runs of any networks, seeds and numbers of epochs in one picture, 1200 x 700 pixels.
+    """Draw runs of any networks, seeds and numbers of epochs in one picture.
 
     Training accuracy on the left, validation accuracy beside it, test accuracies on the right, on
-    one scale that is logarithmic in the errors, so that 0.99 and 0.995 lie as far apart as 0.98
-    and 0.99. What differs in its seed alone and lies in one directory has one color: the runs are
-    thin, their median is thick.
+    the scale of `scale_by_errors`. Runs that differ in their seeds alone have one look: they are
+    thin, their median is thick. It is 1200 x 700 pixels, or higher for more than four networks.
 
     Args:
         run_dirs: the `Path`s of the directories of the runs.
@@ -277,56 +298,86 @@ def plot_comparison(run_dirs, picture=Path("comparison.png")):
 
     Returns, Raises: as `plot_accuracy`.
     """
-    with matplotlib.style.context("default"):
-        figure = Figure(figsize=(12, 7), dpi=100, layout="constrained")
+    groups = grouped(run_dirs)
+    with style():
+        height = 7 + 0.2 * max(0, len(groups) - 4)
+        figure = Figure(figsize=(12, height), dpi=100, layout="constrained")
         training, validation, test = figure.subplots(1, 3, sharey=True, width_ratios=(5, 5, 2))
-        for place, (label, runs) in enumerate(group(run_dirs).items()):
-            color = f"C{place % 10}"
-            for axes, name in ((training, "accuracy"), (validation, "val_accuracy")):
-                plot_group(axes, [history for _, history in runs], name, color)
+        for axes, name in ((training, "training"), (validation, "validation"), (test, "test")):
+            axes.set_title(f"{name} accuracy")
+            scale_by_errors(axes)
+        legend = {}
+        for place, (label, runs) in enumerate(groups.items()):
+            line, mark = LINES[place // len(COLORS) % len(LINES)]
+            look = {"color": COLORS[place % len(COLORS)], "linestyle": line}
+            for axes, column in ((training, "accuracy"), (validation, "val_accuracy")):
+                histories = [history for _, history in runs]
+                median = plot_runs(
+                    axes, histories, column, look | {"linewidth": 0.5}, look | {"linewidth": 2}
+                )
+                name_epochs(axes)
             accuracies = [metrics["test_accuracy"] for metrics, _ in runs]
-            test.plot([place] * len(runs), accuracies, "o", color=color, fillstyle="none")
+            test.plot([place] * len(runs), accuracies, mark, color=look["color"], fillstyle="none")
             seeds = f" (mean of {len(runs)} seeds, whose median is thick)" if runs[1:] else ""
-            reached = f"test accuracy {np.mean(accuracies):.4f}{seeds}"
-            training.plot([], [], color, label=f"{label}: {reached}")
-        for axes, title in ((training, "training"), (validation, "validation"), (test, "test")):
-            axes.set_title(f"{title} accuracy")
-            axes.grid(axis="y", linewidth=0.3)
+            legend[f"{label}: test accuracy {np.mean(accuracies):.4f}{seeds}"] = median
+        training.set_ylabel("accuracy, logarithmic in the errors")
         test.set_xticks([])
         test.margins(x=0.5)
-        training.set_ylabel("accuracy, logarithmic in the errors")
-        training.set_yscale("logit", nonpositive="clip")
-        lowest, _ = training.get_ylim()
-        training.set_yticks(ACCURACY_TICKS)
-        training.set_ylim(lowest, ACCURACY_TICKS[-1])
-        training.yaxis.set_major_formatter("{x:g}")
-        training.yaxis.set_minor_locator(NullLocator())
-        figure.legend(loc="outside lower center")
+        training.set_ylim(bottom=max(0, training.get_ylim()[0]))  # no accuracy is lower
+        set_ticks(training)
+        # Given as arguments, labels may begin with "_", too.
+        figure.legend(legend.values(), legend.keys(), loc="outside lower center")
         figure.savefig(picture, dpi=100)
     return picture
 
 
-def group(run_dirs):
-    """Return lists of what `read_run` returns, of runs that differ in their seeds, by a label."""
-    several = len({run_dir.resolve().parent for run_dir in run_dirs}) > 1
+def plot_runs(axes, histories, column, thin, thick):
+    """Draw a column of the histories of several runs, and their median.
+
+    Args:
+        axes: where to draw.
+        histories: of one run or more, what `runs.read_run` returns of them.
+        column: a key of these, `accuracy` or `val_accuracy`.
+        thin: the look of a run, a dict of options of `Axes.plot`.
+        thick: the look of the median.
+
+    Returns:
+        The line of the median.
+    """
+    for history in histories:
+        plot_curve(axes, history["epoch"], history[column], **thin)
+    median = np.median([history[column] for history in histories], axis=0)
+    return plot_curve(axes, histories[0]["epoch"], median, **thick)
+
+
+def grouped(run_dirs):
+    """Return lists of runs that differ in their seeds alone, by labels that tell them apart.
+
+    A run is what `runs.read_run` returns. No seed is twice in a list.
+    """
     groups = {}
     for run_dir in run_dirs:
         metrics, history = read_run(run_dir)
-        where = f" ({run_dir.parent})" if several else ""
-        groups.setdefault(f"{network_and_epochs(metrics)}{where}", []).append((metrics, history))
-    return {
-        f"{label}, seed {runs[0][0]['seed']}" if len(runs) == 1 else label: runs
-        for label, runs in groups.items()
-    }
-
-
-def plot_group(axes, histories, name, color):
-    """Draw a column of the histories of several runs, thin, and their median, thick; or of one."""
-    for history in histories:
-        plot_curve(axes, history["epoch"], history[name], color=color, linewidth=0.5)
-    median = np.median([history[name] for history in histories], axis=0)
-    plot_curve(axes, histories[0]["epoch"], median, color=color, linewidth=2)
+        made_of = [metrics.get(name) for name in MADE_OF]
+        for again in ("", run_dir.name):  # a seed that is in the list begins one of its own
+            key = network_and_epochs(metrics), *made_of, str(run_dir.parent), again
+            seeds = groups.setdefault(key, {})
+            if metrics["seed"] not in seeds:
+                seeds[metrics["seed"]] = metrics, history
+                break
+    names = *MADE_OF.values(), "", ""
+    labels = {}
+    for (title, *values), seeds in groups.items():
+        others = zip(*(other for (of, *other) in groups if of == title), strict=True)
+        label = f"{title}, seed {next(iter(seeds))}" if len(seeds) == 1 else title
+        parts = [
+            f"{name} {str(value)[:7]}" if name else value
+            for name, value, values_of_others in zip(names, values, others, strict=True)
+            if value not in ("", None) and len(set(values_of_others)) > 1
+        ]
+        labels[f"{label} ({', '.join(parts)})" if parts else label] = list(seeds.values())
+    return labels
 
 
 if __name__ == "__main__":
-    run_as_program(main)
+    machine.run_as_program(main)

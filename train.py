@@ -2,66 +2,44 @@
 
 `python train.py` is the post's run, `python train.py deep_cnn` that of the plain network which
 the post improves on; any other network of `MODELS` in models.py is trained by its name, too.
-`python train.py --help` names what can be set. TensorFlow, Keras and matplotlib are imported
+`python train.py --help` names what can be set. TensorFlow, Keras and Matplotlib are imported
 in the functions that use them, so that `--help` and wrong arguments are answered at once.
 """
 
 import argparse
 import contextlib
-import hashlib
-import importlib.metadata
 import io
-import json
 import math
-import os
-import platform
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-try:
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))  # also where PYTHONSAFEPATH is set
+
+import machine
+
+with machine.explain_missing_package():
     import numpy as np
 
-    from data import BATCH_SIZE, VALIDATION_SPLIT, batches, load_mnist, shuffled_batches, split
-    from machine import (
-        RunError,
-        device,
-        environment,
-        locked,
-        run_as_program,
-        start_tensorflow,
-        sync,
-    )
-except ModuleNotFoundError as error:
-    if __name__ != "__main__":
-        raise
-    sys.exit(
-        f"train.py: {error}; install it by {sys.executable} -m pip install -r requirements.txt"
-    )
+    import runs
+    from data import BATCH_SIZE, batches, load_mnist, shuffled_batches, split
+    from machine import RunError
 
 POST_EPOCHS = 100
 POST_MODELS = ("deep_cnn_advanced", "deep_cnn_advanced_nin")
-# In the post, and for `deep_cnn` in the notebook of the author's repository (October 2017).
-AUTHORS_TEST_ACCURACY = {
-    "deep_cnn_advanced": 0.9942,
-    "deep_cnn_advanced_nin": 0.9914,
-    "deep_cnn": 0.9368,
-}
-GOES_ON = "the same command goes on after the last finished epoch"
-TO_START_OVER = "to start this run over, move that file away"
 
 
 def train(run, state, mnist, epochs_after=0):
-    """Do what the post does, with one network: build, fit, evaluate, save and plot.
+    """Do what the post does, with one network: build, fit, evaluate, predict, save and plot.
 
     Args:
-        run: the `Run`.
-        state: the `State` that it goes on from.
+        run: the `runs.Run`.
+        state: the `runs.State` that it goes on from.
         mnist: what `data.load_mnist` returns.
         epochs_after: how many epochs of other runs this command has to train after this run.
 
@@ -76,37 +54,21 @@ def train(run, state, mnist, epochs_after=0):
 
     def after_epoch(row):
         state.history.append(row)
-        state.values = [variable.value.numpy() for variable in variables_of(model)]
-        with explain_failed_save(run.state_file):
-            write_state(run.state_file, state)
+        state.values = runs.values_of(model)
+        runs.write_state(run, state)
         draw_so_far(run, state.history)
         show_progress(run, state.history, epochs_after)
 
-    restore(model, state.values)
+    runs.restore(model, state.values)
+    runs.write_state(run, state)  # so that it knows of an interruption in the epoch that comes
     fit(model, X_train, y_train, range(len(state.history), run.epochs), run.seed, after_epoch)
 
-    test = model.evaluate(batches(X_test, y_test), verbose=verbosity(), return_dict=True)
-    authors = AUTHORS_TEST_ACCURACY.get(run.model)
+    test = figures(model.evaluate(batches(X_test, y_test), verbose=verbosity(), return_dict=True))
+    authors = run.authors_test_accuracy
     beside = f" (the author's: {authors:.4f})" if authors else ""
     print(f"Test accuracy: {test['accuracy']:.4f}{beside}")
 
-    metrics = {
-        **settings(run),
-        "network_sha256": digest_of(model),
-        "epochs": run.epochs,
-        "parameters": model.count_params(),
-        "test_images": len(X_test),
-        "test_loss": test["loss"] if math.isfinite(test["loss"]) else None,  # JSON has no NaN
-        "test_accuracy": test["accuracy"],
-        **({"authors_test_accuracy": authors} if authors else {}),
-        "interrupted_after_epochs": state.interruptions,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "devices": state.devices,
-        "code_sha256": state.code,
-    }
-    with explain_failed_save(run.directory):
-        save(run, model, metrics, state.history, predict(model, X_test, y_test))
+    save(run, state, model, {"images": len(X_test), **test}, predict(model, X_test, y_test))
     print(f"Results: {run.directory}")
 
 
@@ -114,7 +76,7 @@ def build(run):
     """Return the network of `run`, compiled, with the weights that follow from its seed.
 
     Raises:
-        RunError: what models.py returns for its name cannot be trained here.
+        RunError: what models.py has under its name builds no network to train.
     """
     import keras
 
@@ -122,19 +84,27 @@ def build(run):
 
     keras.utils.clear_session()  # a run is the same whatever was trained before it
     keras.utils.set_random_seed(run.seed)
-    if run.model not in MODELS:
-        raise RunError(f"there is no {run.model} in MODELS of models.py")
-    model = MODELS[run.model]()
-    if isinstance(model, keras.Model) and not model.built:  # it has no Input
+    policy = keras.config.dtype_policy()
+    function = MODELS.get(run.model)
+    if not callable(function) or isinstance(function, keras.Model):
+        raise RunError(
+            f"MODELS[{run.model!r}] of models.py is no function that builds a network: "
+            "write its name, without parentheses"
+        )
+    model = function()
+    keras.config.set_dtype_policy(policy)  # a function may have set it, for its network alone
+    if not isinstance(model, keras.Model):
+        found = "nothing" if model is None else f"a {type(model).__name__}"
+        raise RunError(
+            f"{run.model} of models.py returns {found}: `return compiled(...)` is missing"
+        )
+    if not model.compiled:
+        raise RunError(f"{run.model} of models.py is not compiled: return compiled(...)")
+    if not model.built and isinstance(model, keras.Sequential):  # it has no Input
         model.build((None, 28, 28, 1))
-    compilation = isinstance(model, keras.Model) and model.get_compile_config()
-    if (
-        not compilation
-        or "accuracy" not in (compilation["metrics"] or ())
-        or getattr(model, "output_shape", (None, 10)) != (None, 10)
-    ):
-        wanted = "a keras.Model with an output of (None, 10), compiled with metrics=['accuracy']"
-        raise RunError(f"{run.model} of models.py does not return {wanted}")
+    elif not model.built:  # a subclass, whose `build` makes no weights
+        with explain_error(f"{run.model} of models.py cannot be trained"):
+            model(np.zeros((1, 28, 28, 1), "uint8"))
     return under_rules(model, run.rules)
 
 
@@ -167,8 +137,7 @@ def fit(model, X, y, epochs, seed, after_epoch):
 
     def stop_clock(epoch, logs):
         seconds = round(time.perf_counter() - started, 3)
-        figures = {name: float(logs[name]) for name in sorted(logs)}
-        after_epoch({"epoch": epoch + 1, **figures, "seconds": seconds})
+        after_epoch({"epoch": epoch + 1, **figures(logs), "seconds": seconds})
 
     callbacks = [keras.callbacks.LambdaCallback(start_clock, stop_clock)]
     if verbosity():
@@ -189,9 +158,15 @@ def fit(model, X, y, epochs, seed, after_epoch):
     )
 
 
+def figures(logs):
+    """Return those of Keras's figures that are single numbers, `acc` under the name `accuracy`."""
+    names = {"acc": "accuracy", "val_acc": "val_accuracy"}
+    return {names.get(n, n): float(logs[n]) for n in sorted(logs) if np.ndim(logs[n]) == 0}
+
+
 def predict(model, X, y):
-    """Return a dict for each image: the columns of `predictions.csv`, as of `plot.write_run`."""
-    found = model.predict(batches(X, y), verbose=0)
+    """Return a dict for each image: the columns of `predictions.csv`, as of `runs.write_run`."""
+    found = probabilities(model, model.predict(batches(X, y), verbose=0))
     labels = y.argmax(axis=1)
     return [
         {"image": i, "label": label, "prediction": p.argmax(), "probability": p[label]}
@@ -199,27 +174,29 @@ def predict(model, X, y):
     ]
 
 
-def save(run, model, metrics, history, predictions):
-    """Leave the files of a finished run in its directory, then drop its state.
+def probabilities(model, outputs):
+    """Return outputs of `model` as float32, through a softmax if its loss does that, too."""
+    outputs = np.asarray(outputs, "float32")
+    if getattr(model.loss, "from_logits", False):
+        outputs = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        outputs /= outputs.sum(axis=-1, keepdims=True)
+    return outputs
 
-    They are written elsewhere, brought to the disk and then appear all at once: whatever ends
-    the process or the machine, there is a whole state or there are whole results.
-    """
-    from plot import plot_accuracy, plot_errors, write_run
+
+def save(run, state, model, test, predictions):
+    """Leave the files and pictures of a finished run in its directory, then drop its state."""
+    from plot import plot_accuracy, plot_errors
 
     new = run.unfinished / "results"
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(exist_ok=True)
-    write_run(new, metrics, history, predictions)
-    model.save(new / "model.keras")
-    plot_accuracy(new)
-    plot_errors(new)
-    for path in (*new.iterdir(), new):
-        sync(path)
-    new.rename(run.directory)
-    sync(run.directory.parent)
-    # What is open elsewhere stays, on NFS or Windows; the next start of this run removes it.
-    shutil.rmtree(run.unfinished, ignore_errors=True)
+    with runs.explain_failed_save(run.directory):
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        metrics = runs.metrics_of(run, state, model, test)
+        runs.write_run(new, metrics, state.history, predictions)
+        model.save(new / "model.keras")
+        try_to_draw(plot_accuracy, new)
+        try_to_draw(plot_errors, new)
+        runs.finish(run, new)
 
 
 def verbosity():
@@ -228,15 +205,20 @@ def verbosity():
 
 
 def draw_so_far(run, history):
-    """Draw the accuracy of the epochs so far; that no picture can be drawn ends no run."""
+    """Draw the accuracy of the epochs so far."""
     from plot import draw_accuracy
 
-    about = {**vars(run), "authors_test_accuracy": AUTHORS_TEST_ACCURACY.get(run.model)}
+    about = {**vars(run), "authors_test_accuracy": run.authors_test_accuracy}
     columns = {name: [row[name] for row in history] for name in history[0]}
+    try_to_draw(draw_accuracy, run.picture, about, columns)
+
+
+def try_to_draw(plot, path, *arguments):
+    """Call `plot`; that a picture cannot be drawn ends no run."""
     try:
-        draw_accuracy(run.picture, about, columns)
+        plot(path, *arguments)
     except Exception as error:
-        print(f"cannot draw {run.picture}: {error}")
+        print(f"cannot draw {path}: {error}")
 
 
 def show_progress(run, history, epochs_after):
@@ -255,237 +237,78 @@ def show_progress(run, history, epochs_after):
         print(" - ".join(parts))
 
 
-# What a run is, and where it stands
+# What could end a run is looked for before the first of a command is trained
 
 
-@dataclass(frozen=True)
-class Run:
-    """One network trained for so many epochs from one seed, and the directory of its results."""
+def try_out(run, mnist):
+    """Do what `train` does, on ten images and a copy of the network, and throw all away.
 
-    model: str
-    epochs: int
-    seed: int
-    directory: Path
-    rules: str = "today"  # a key of `models.RULES`
-
-    @property
-    def unfinished(self):
-        """The directory of what is needed until the results are there, beside theirs."""
-        return self.directory.with_name(f"{self.directory.name}.unfinished")
-
-    @property
-    def state_file(self):
-        """The file of its `State`."""
-        return self.unfinished / "state.npz"
-
-    @property
-    def picture(self):
-        """The file of its accuracy so far."""
-        return self.unfinished / "accuracy.png"
-
-
-@dataclass
-class State:
-    """Where a run stands after an epoch: all that the next one follows from.
-
-    Keras's own BackupAndRestore (3.15.1) keeps less: not the history, not the state of the
-    dropout's generator, not what run it is of. And it keeps the weights and the number of the
-    epoch in two files, so that a kill between them trains an epoch twice.
+    Raises:
+        RunError: the network cannot be trained, saved, or restored after an interruption.
     """
-
-    identity: dict  # the settings of the run and the configuration of its network, flat
-    devices: list  # what `device` returned, where the epochs were trained
-    code: list  # what `digests_of_code` returned, when they were
-    interruptions: list  # after how many epochs it was interrupted, each time
-    history: list  # the lines of history.csv
-    values: list  # the arrays of `variables_of(model)`; empty before the first epoch
-
-
-def settings(run):
-    """Return what the outcome of a run follows from, besides the network and the machine."""
-    return {
-        "model": run.model,
-        "rules": run.rules,
-        "seed": run.seed,
-        "tensorflow": importlib.metadata.version("tensorflow"),
-        "keras": importlib.metadata.version("keras"),
-        "environment": environment(),
-        "batch_size": BATCH_SIZE,
-        "validation_split": VALIDATION_SPLIT,
-    }
-
-
-def configuration_of(model):
-    """Return what a network is made of and how it is compiled, as nested dicts."""
-    return {"network": model.get_config(), "compilation": model.get_compile_config()}
+    (X, y), _ = mnist
+    X, y = X[:10], y[:10]
+    subject = f"{run.model} of models.py"
+    copy, again = build(run), build(run)
+    rows = []
+    with explain_error(f"{subject} cannot be trained"), contextlib.redirect_stdout(io.StringIO()):
+        mistake = mistake_in(copy, again, X)
+        if not mistake:
+            fit(copy, X, y, range(1), run.seed, rows.append)
+            if "accuracy" not in rows[0]:
+                mistake = "measures no accuracy: compile it with metrics=['accuracy']"
+    if mistake:
+        raise RunError(f"{subject} {mistake}")
+    with explain_error(f"{subject} cannot be saved"), tempfile.TemporaryDirectory() as directory:
+        copy.save(Path(directory, "model.keras"))
+        trial = runs.Run(run.model, 1, run.seed, Path(directory, "trial"))
+        trial.unfinished.mkdir()
+        runs.write_state(trial, runs.State({}, values=runs.values_of(copy)))
+        runs.restore(again, runs.read_state(trial.state_file).values)
+    pairs = zip(runs.values_of(copy), runs.values_of(again), strict=True)
+    if any(one.tobytes() != other.tobytes() for one, other in pairs):
+        raise RunError(f"{subject} cannot go on after an interruption: its variables change")
 
 
-def digest_of(model):
-    """Return the SHA-256 of the configuration of a network, in hexadecimal."""
-    return hashlib.sha256(json.dumps(configuration_of(model)).encode()).hexdigest()
-
-
-def digests_of_code():
-    """Return the SHA-256 of the files that make a result, in hexadecimal, by their names."""
-    names = "models.py", "data.py", "train.py", "machine.py"
-    files = {name: Path(__file__).with_name(name).read_bytes() for name in names}
-    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-
-
-def flat(value, path=""):
-    """Return nested dicts and lists as one dict: the path of each value, and the value."""
-    if not isinstance(value, dict | list | tuple):
-        return {path: value}
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    parts = (flat(part, f"{path}.{key}" if path else key) for key, part in items)
-    return {name: leaf for part in parts for name, leaf in part.items()}
-
-
-def differences(found, here):
-    """Name, in one line, where two flat dicts differ; the empty string if nowhere."""
-    names = [name for name in {**here, **found} if found.get(name) != here.get(name)]
-    parts = [f"{name} is {found.get(name)} in it and {here.get(name)} here" for name in names]
-    more = [f"{len(parts) - 3} more"] if len(parts) > 3 else []
-    return ", ".join(parts[:3] + more)
-
-
-def starting_state(run, model):
-    """Return the `State` that `run` goes on from, and say so if it is not the beginning.
+def mistake_in(model, again, X):
+    """Name the mistake in a network, or return None if there is none that is known.
 
     Args:
-        run: the `Run`, locked.
-        model: its network, as `build` returns it.
-
-    Raises:
-        RunError: there is a state, and it cannot be read or is not this run's.
+        model: the network, a compiled `keras.Model`.
+        again: the same, built once more.
+        X: images, uint8 (n, 28, 28, 1).
     """
-    here = State(
-        flat({**settings(run), **configuration_of(model)}),
-        [device()],
-        [digests_of_code()],
-        [],
-        [],
-        [],
-    )
-    try:
-        state = read_state(run.state_file)
-    except FileNotFoundError:
-        return here
-    except OSError as error:
-        reason = f"{error.strerror or error}; when that is mended, {GOES_ON}"
-        raise RunError(f"cannot read {run.state_file}: {reason}") from error
-    except ValueError as error:
-        raise RunError(f"{run.state_file} {error}; {TO_START_OVER}") from error
-    different = differences(state.identity, here.identity)
-    if different:
-        raise RunError(f"{run.state_file} is of another run: {different}; {TO_START_OVER}")
-    if len(state.history) > run.epochs:
-        different = f"has {len(state.history)} epochs and this run {run.epochs}"
-        raise RunError(f"{run.state_file} {different}; {TO_START_OVER}")
-    state.interruptions.append(len(state.history))
-    print(f"{run.model}: resuming after epoch {len(state.history)} of {run.epochs}")
-    if state.devices[-1:] != here.devices:
-        print(f"{run.model}: begun on {', '.join(state.devices)}: the last bits may differ")
-        state.devices += here.devices
-    if state.code[-1:] != here.code:
-        state.code += here.code
-    return state
-
-
-def write_state(path, state):
-    """Replace the state file at `path`, which at every moment is a whole one, old or new.
-
-    Raises:
-        OSError: the state could not be written; the earlier one is untouched.
-    """
-    about = {name: value for name, value in vars(state).items() if name != "values"}
-    values = {str(i): value for i, value in enumerate(state.values)}
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, about=json.dumps(about), **values)
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def read_state(path):
-    """Read the `State` that `write_state` wrote.
-
-    Raises:
-        FileNotFoundError: there is none.
-        OSError: it cannot be read.
-        ValueError: what was read is damaged, or not of `write_state`.
-    """
-    content = io.BytesIO(path.read_bytes())
-    try:
-        with np.load(content, allow_pickle=False) as arrays:
-            about = json.loads(str(arrays["about"]))
-            values = [arrays[str(i)] for i in range(len(arrays.files) - 1)]
-        return State(**about, values=values)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever NumPy, zipfile and json make of a damaged file
-        raise ValueError(f"is no whole state of a run ({type(error).__name__}: {error})") from error
-
-
-def variables_of(model):
-    """Return all variables of `model`: weights, dropout's generators, the optimizer's."""
-    model.optimizer.build(model.trainable_variables)
-    return model.variables + model.optimizer.variables
-
-
-def restore(model, values):
-    """Give the variables of `model` the `values` of a `State`, if it has any."""
-    if values:
-        for variable, value in zip(variables_of(model), values, strict=True):
-            variable.assign(value)
+    if set(map(id, model.variables)) & set(map(id, again.variables)):
+        return "builds its layers outside of its function: their weights follow from no seed"
+    if runs.digest_of(model) != runs.digest_of(again):
+        return "is another each time that it is built"
+    takes = getattr(model, "input_shape", (None, *X.shape[1:]))
+    if len(takes) != 4 or any(n not in (None, m) for n, m in zip(takes, X[:1].shape, strict=True)):
+        return f"takes inputs of {takes[1:]}, and images are (28, 28, 1): Input(shape=(28, 28, 1))"
+    gives = np.asarray(model(X, training=False)).astype("float32")
+    if gives.ndim > 2:
+        return f"gives {gives.shape[1:]} for an image: Flatten() is missing before its last layer"
+    if gives.shape != (len(X), 10):
+        return f"gives {gives.shape[1:]} for an image: its last layer has to be of 10 digits"
+    if "sparse" in str(model.get_compile_config()["loss"]).lower():
+        return "has a sparse loss, and the labels here are one-hot: categorical_crossentropy"
+    found = probabilities(model, gives)
+    if found.min() < 0 or np.abs(found.sum(axis=1) - 1).max() > 0.05:  # float16 is coarse
+        return (
+            "gives no probabilities: end it with activation='softmax', or compile it with a "
+            "loss of from_logits=True"
+        )
+    return None
 
 
 @contextlib.contextmanager
-def explain_failed_save(path):
-    """Tell in one line if `path` cannot be written, on a full disk above all."""
+def explain_error(what):
+    """Tell in one line what else goes wrong in here, in Keras or in a layer of one's own."""
     try:
         yield
-    except OSError as error:
-        reason = f"{error.strerror or error}; when that is mended, {GOES_ON}"
-        raise RunError(f"cannot save {path}: {reason}") from error
-
-
-def results_of(run):
-    """Return the metrics of a run whose results are there.
-
-    Raises:
-        RunError: what is in their place cannot be read, or is no finished run.
-    """
-    from plot import read_run
-
-    try:
-        return read_run(run.directory)[0]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
-        reason = f"is no finished run ({type(error).__name__}: {error})"
-        raise RunError(f"{run.directory} {reason}; move it away") from error
-    except OSError as error:
-        raise RunError(f"cannot read {run.directory}: {error.strerror or error}") from error
-
-
-def tell_finished(run, metrics, model):
-    """Print that a run is finished, and whether it is the one that would be trained now."""
-    here = {name: value for name, value in settings(run).items() if name in metrics}
-    different = differences(flat({name: metrics[name] for name in here}), flat(here))
-    end = "; to train it anew, move it away"
-    if different:
-        end = f" under other settings ({different}); to train it beside, choose another --output"
-    if metrics.get("network_sha256") not in (None, digest_of(model)):
-        end = (
-            f", but of another network than {run.model} in models.py is now; to train this one "
-            "beside it, give it a name of its own in MODELS, or choose another --output"
-        )
-    print(f"{run.directory} is finished{end}")
+    except Exception as error:
+        text = f"{what}: {type(error).__name__}: {' '.join(str(error).split())}"
+        raise RunError(text if len(text) < 400 else f"{text[:400]}...") from error
 
 
 # The command line
@@ -502,60 +325,51 @@ def main(argv=None):
             wrong argument.
     """
     try:
-        train_unfinished(parse_arguments(argv))
+        asked_for = parse_arguments(argv)
+        with contextlib.ExitStack() as locks:
+            finished = runs.lock_unfinished(asked_for, locks)
+            mnist = load_mnist()
+            machine.start_tensorflow()
+            states = look_at(asked_for, finished, mnist)
+            epochs_after = sum(run.epochs - len(state.history) for run, state in states.items())
+            for run, state in states.items():
+                epochs_after -= run.epochs - len(state.history)
+                train(run, state, mnist, epochs_after)
     except RunError as error:
         sys.exit(f"train.py: {error}")
 
 
-def train_unfinished(runs):
-    """Train those of the `runs` that are not finished, each under its lock."""
-    with contextlib.ExitStack() as locks:
-        finished = lock_unfinished(runs, locks)
-        try:
-            mnist = load_mnist()
-        except (OSError, ValueError) as error:
-            raise RunError(error) from error
-        start_tensorflow()
-        # All that could end the runs is looked at now, not when the first of them is over.
-        models = {run: build(run) for run in runs}
-        for run, metrics in finished.items():
-            tell_finished(run, metrics, models[run])
-        states = {run: starting_state(run, models[run]) for run in runs if run not in finished}
-        if states:
-            print(f"Device: {device()}")
-        for run in states:
-            with explain_failed_save(run.unfinished):
-                run.unfinished.mkdir(exist_ok=True)
-                sync(run.unfinished.parent)
-            print(f"{run.model}: accuracy so far, after every epoch: {run.picture}")
-        epochs_after = sum(run.epochs - len(state.history) for run, state in states.items())
-        for run, state in states.items():
-            epochs_after -= run.epochs - len(state.history)
-            train(run, state, mnist, epochs_after)
+def look_at(asked_for, finished, mnist):
+    """Tell what is finished, and return a dict of the states that the other runs go on from.
 
+    All that could end a run is looked at now, not when the first of them is over.
 
-def lock_unfinished(runs, locks):
-    """Lock the runs that are not finished; return a dict of the metrics of the others.
-
-    Which these are is decided here, once: what becomes of results meanwhile changes nothing.
+    Raises:
+        RunError: a run cannot be begun, or cannot go on.
     """
-    finished = {}
-    for run in runs:
-        with contextlib.ExitStack() as lock:
-            file = run.unfinished.with_suffix(".lock")
-            lock.enter_context(locked(file, f"training {run.directory}"))
-            if run.directory.exists():
-                finished[run] = results_of(run)
-                shutil.rmtree(run.unfinished, ignore_errors=True)  # a kill may have left it
-            else:
-                locks.push(lock.pop_all())
-    return finished
+    networks = {run: build(run) for run in asked_for}
+    machine.refuse_edited_code()  # models.py was imported just now
+    for run, metrics in finished.items():
+        runs.tell_finished(run, metrics, networks[run])
+    states = {
+        run: runs.starting_state(run, networks[run]) for run in asked_for if run not in finished
+    }
+    for run in states:
+        try_out(run, mnist)
+    if states:
+        print(f"Device: {machine.device()}")
+    for run in states:
+        with runs.explain_failed_save(run.unfinished):
+            run.unfinished.mkdir(exist_ok=True)
+            machine.sync(run.unfinished.parent)
+        print(f"{run.model}: accuracy so far, after every epoch: {run.picture}")
+    return states
 
 
 def parse_arguments(argv):
-    """Parse the command line; return a list of one `Run` for each model."""
-    parser = argparse.ArgumentParser("train.py", description=__doc__.splitlines()[0])
-    known = ", ".join(AUTHORS_TEST_ACCURACY)
+    """Parse the command line; return a list of one `runs.Run` for each model."""
+    parser = argparse.ArgumentParser("train.py", description="Train networks on MNIST.")
+    known = ", ".join(runs.AUTHORS_TEST_ACCURACY)
     parser.add_argument(
         "models",
         metavar="MODEL",
@@ -565,21 +379,21 @@ def parse_arguments(argv):
     parser.add_argument(
         "--epochs",
         metavar="N",
-        type=whole_number(1, 10**6),
+        type=int,
         default=POST_EPOCHS,
         help="how many epochs to train (default: %(default)s, as in the post)",
     )
     parser.add_argument(
         "--seed",
         metavar="N",
-        type=whole_number(0, 2**32 - 1),
+        type=int,
         default=0,
         help="what weights, dropout and the order of the images follow from (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
         metavar="DIR",
-        type=writable_directory,
+        type=Path,
         default="results",
         help="where each run gets a directory of its own (default: %(default)s)",
     )
@@ -593,46 +407,41 @@ def parse_arguments(argv):
     options, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    for name, low, high in (("epochs", 1, 10**6), ("seed", 0, 2**32 - 1)):
+        if not low <= (number := getattr(options, name)) <= high:
+            parser.error(f"--{name} goes from {low} to {high}, and {number} is not in it")
     names = list(dict.fromkeys(options.models or POST_MODELS))
-    if options.rules != "today" or not set(names) <= set(AUTHORS_TEST_ACCURACY):
-        start_tensorflow()
+    if options.rules != "today" or not set(names) <= set(runs.AUTHORS_TEST_ACCURACY):
+        machine.start_tensorflow()
         from models import MODELS, RULES
 
         for kind, found, known in (("model", names, MODELS), ("rules", [options.rules], RULES)):
             for name in found:
                 if name not in known:
                     parser.error(f"unknown {kind} {name!r}; known are {', '.join(known)}")
-    if options.rules != "today" and not set(names) <= set(AUTHORS_TEST_ACCURACY):
+    if options.rules != "today" and not set(names) <= set(runs.AUTHORS_TEST_ACCURACY):
         parser.error("--rules are for the author's networks")
     rules = "" if options.rules == "today" else f"-{options.rules}"
     suffix = f"{rules}-{options.epochs}epochs-seed{options.seed}"
+    try:
+        for name in names:
+            what = f"{name!r} cannot be part of the name of a directory"
+            if Path(name).name != name:
+                parser.error(what)
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{name}{suffix}.unfinished").lstat()
+        what = f"cannot write to {options.output}"
+        options.output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.output).close()
+    except OSError as error:
+        parser.error(f"{what}: {error.strerror}")
     return [
-        Run(name, options.epochs, options.seed, options.output / f"{name}{suffix}", options.rules)
+        runs.Run(
+            name, options.epochs, options.seed, options.output / f"{name}{suffix}", options.rules
+        )
         for name in names
     ]
 
 
-def whole_number(low, high):
-    """Return a parser of the whole numbers from `low` to `high`."""
-
-    def parse(text):
-        with contextlib.suppress(ValueError):
-            if low <= int(text) <= high:
-                return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-
-    return parse
-
-
-def writable_directory(text):
-    """Parse the name of a directory, and make it if it is not there."""
-    try:
-        Path(text).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=text).close()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write to {text}: {error.strerror}") from error
-    return Path(text)
-
-
 if __name__ == "__main__":
-    run_as_program(main, remark=GOES_ON)
+    machine.run_as_program(main, remark=runs.GOES_ON)

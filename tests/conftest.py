@@ -5,10 +5,10 @@ import signal
 from unittest import mock
 
 import pytest
-from helpers import NIN, drawn_figures, run_main
+from helpers import NIN, drawn_figures, recorded_steps, run_main
 
 import machine
-import train
+import runs
 
 machine.start_tensorflow()
 # `pytest &` in a script ignores it, and so would every process that a test starts.
@@ -20,12 +20,12 @@ def trained(tmp_path_factory):
     """A directory with a run of three epochs and, as state-N.npz, its state after each."""
     output = tmp_path_factory.mktemp("trained")
 
-    def write_and_copy(path, state):
-        write_state(path, state)
-        shutil.copy(path, output / f"state-{len(state.history)}.npz")
+    def write_and_copy(run, state):
+        write_state(run, state)
+        shutil.copy(run.state_file, output / f"state-{len(state.history)}.npz")
 
-    write_state = train.write_state
-    with mock.patch.object(train, "write_state", write_and_copy):
+    write_state = runs.write_state
+    with mock.patch.object(runs, "write_state", write_and_copy):
         code, _, errors = run_main(NIN, "--epochs", 3, "--output", output)
     assert (code, errors) == (0, "")
     return output
@@ -42,7 +42,7 @@ def interrupted(trained, tmp_path):
     """Return a function that makes the state of that run, interrupted after an epoch."""
 
     def make(epoch=1):
-        run = train.Run(NIN, 3, 0, tmp_path / f"{NIN}-3epochs-seed0")
+        run = runs.Run(NIN, 3, 0, tmp_path / f"{NIN}-3epochs-seed0")
         run.unfinished.mkdir()
         shutil.copy(trained / f"state-{epoch}.npz", run.state_file)
         return run
@@ -54,3 +54,9 @@ def interrupted(trained, tmp_path):
 def figures(monkeypatch):
     """The figures that are drawn, in their order."""
     return drawn_figures(monkeypatch)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What reaches the disk, or leaves it, in its order."""
+    return recorded_steps(monkeypatch)

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pytest
 
 import train
 from data import load_mnist, shuffled_batches
@@ -30,17 +32,29 @@ RESULT_FILES = {
 }
 
 
+posix = pytest.mark.skipif(not POSIX, reason="Windows has no pseudo-terminals, signals and limits")
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
 def load_few():
     """Return the first 625 training images, for ten batches an epoch, and 200 test images."""
     (X_train, y_train), (X_test, y_test) = load_mnist()
     return (X_train[:625], y_train[:625]), (X_test[:200], y_test[:200])
 
 
-def run_main(*arguments):
-    """Run train.main on few images: exit code, standard output, standard error."""
+def run_main(*arguments, try_out=lambda *run: None):
+    """Run train.main on few images: exit code, standard output, standard error.
+
+    The networks are not tried out before, which takes longer than a small epoch, unless
+    `try_out` is train.try_out.
+    """
     code, output, errors = 0, io.StringIO(), io.StringIO()
     with (
         mock.patch.object(train, "load_mnist", load_few),
+        mock.patch.object(train, "try_out", try_out),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):
@@ -52,6 +66,13 @@ def run_main(*arguments):
                 print(code, file=errors)
                 code = 1
     return code, output.getvalue(), errors.getvalue()
+
+
+def go_on(run):
+    """Give the command of `run`, a `runs.Run`, again: as `run_main`."""
+    return run_main(
+        run.model, "--epochs", run.epochs, "--seed", run.seed, "--output", run.directory.parent
+    )
 
 
 def environment(**more):
@@ -113,6 +134,45 @@ def same_run(one, other):
     return history_of(one) == history_of(other) and all(
         np.array_equal(a, b) for a, b in zip(variables_of(one), variables_of(other), strict=True)
     )
+
+
+def assert_complete(run, three_epochs):
+    """Assert that a run has come to its end, and is that in the directory `three_epochs`."""
+    assert {path.name for path in run.directory.iterdir()} == RESULT_FILES
+    assert not run.unfinished.exists()
+    assert same_run(run.directory, three_epochs)
+
+
+def recorded_steps(monkeypatch):
+    """Return a list that will hold what reaches the disk, or leaves it, in its order."""
+    steps, names = [], {}
+
+    def record(module, name, step):
+        function = getattr(module, name)
+
+        def recorded(*arguments, **options):
+            steps.append(step(*arguments))
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, recorded)
+
+    open_descriptor = os.open
+
+    def open_and_name(path, *arguments, **options):
+        descriptor = open_descriptor(path, *arguments, **options)
+        names[descriptor] = Path(path).name
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_name)
+    record(os, "fsync", lambda descriptor: f"sync {names[descriptor]}")
+    record(os, "replace", lambda old, new: f"replace {new.name}")
+    record(shutil, "rmtree", lambda path, *_: f"remove {path.name}")
+    return steps
+
+
+def synced(directory):
+    """Return what syncing a directory leaves in the steps: Windows can not."""
+    return [f"sync {directory.name}"] if POSIX else []
 
 
 def orders(n, seed, epochs):

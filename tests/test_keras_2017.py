@@ -119,6 +119,27 @@ def test_weights_are_drawn_by_the_rules_of_2017():
     assert all(map(np.array_equal, before, after))
 
 
+@pytest.mark.parametrize("rules", models.RULES)
+def test_rules_change_what_they_name_and_nothing_else(rules):
+    """As of a network that a reader has edited, or its `compiled`."""
+
+    def settings(model):
+        compilation = model.get_compile_config()
+        return compilation["optimizer"]["config"] | {"name": None}, compilation["metrics"]
+
+    network = models.deep_cnn()
+    edited = {"optimizer": keras.optimizers.Adam(0.01, beta_1=0.8), "metrics": ["accuracy", "mae"]}
+    network.compile(loss="categorical_crossentropy", **edited)
+    expected, metrics = settings(network)
+    if "epsilon" in models.RULES[rules]:
+        expected["epsilon"] = 1e-8
+    assert settings(models.under_rules(network, rules)) == (expected, metrics)
+
+    network.compile(loss="mse", optimizer=keras.optimizers.SGD(0.1), metrics=["accuracy"])
+    expected = settings(network)
+    assert settings(models.under_rules(network, rules)) == expected and network.loss == "mse"
+
+
 def test_a_network_by_the_rules_of_2017_loads_by_itself(tmp_path):
     """With nothing of this project, as by the README's snippet."""
     network = models.under_rules(models.deep_cnn(), "2017")

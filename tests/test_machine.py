@@ -1,6 +1,7 @@
 """What a run needs of the machine, under the circumstances of its users."""
 
 import builtins
+import importlib.metadata
 import os
 import platform
 import re
@@ -8,11 +9,22 @@ import signal
 import subprocess
 import sys
 
+import keras
 import pytest
 import tensorflow as tf
-from helpers import NIN, PROJECT, environment, python_path, run_main
+from helpers import (
+    NIN,
+    PROJECT,
+    RESULT_FILES,
+    environment,
+    long_run,
+    posix,
+    python_path,
+    run_main,
+)
 
 import machine
+import runs
 
 # The device
 
@@ -125,6 +137,8 @@ def test_environment_is_what_may_change_bits(monkeypatch):
         "DNNL_MAX_CPU_ISA": "SSE41",
         "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
         "TF_SET_ONEDNN_FPMATH_MODE": "BF16",
+        "TF_CUDNN_USE_AUTOTUNE": "0",
+        "TF_DETERMINISTIC_OPS": "1",
         "NVIDIA_TF32_OVERRIDE": "1",
     }
     others = "TF_VAR_password", "TF_CLI_CONFIG_FILE", "ONEDNN_VERBOSE", "TF_CPP_MAX_VLOG_LEVEL"
@@ -160,8 +174,64 @@ def test_the_users_own_log_level_shows_tensorflows_log():
         assert bool(done.stderr) == shown
 
 
-class NotebooksStream:
-    """What IPython's streams have of a file's."""
+def test_versions_are_those_of_what_is_imported(monkeypatch):
+    """Whatever it was installed as: tensorflow-cpu, for one."""
+
+    def unknown(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", unknown)
+    assert machine.versions() == {"tensorflow": tf.__version__, "keras": keras.__version__}
+
+
+# How Python is started, and with which streams
+
+STARTS = {
+    "optimized": "-OO {} {}",
+    "profiled": "-m cProfile {} {}",
+    "debugged": "-m pdb -c continue -c quit {} {}",
+    "interactive": "-i {} {}",
+    "safe path": "-P {} {}",
+    "no output": "{} {} >&-",
+    "no errors": "{} {} 2>&-",
+    "no input": "{} {} <&-",
+}
+
+
+@posix
+@pytest.mark.parametrize("case", STARTS)
+def test_a_program_runs_however_it_is_started(case, tmp_path):
+    if case == "safe path" and sys.version_info < (3, 11):
+        pytest.skip("Python 3.10 has no -P")
+    run_dir = long_run(tmp_path / "run")
+    command = STARTS[case].format(PROJECT / "plot.py", run_dir)
+    done = subprocess.run(
+        f"exec {sys.executable} {command}",
+        shell=True, check=False, env=environment(), input="", capture_output=True, text=True,
+    )  # fmt: skip
+    drawn = [f"{run_dir / name}\n" for name in ("errors.png", "accuracy.png")]
+    assert done.returncode == 0 and "Error" not in done.stderr
+    assert all(line in done.stdout for line in drawn) == (case != "no output")
+    assert all((run_dir / name).exists() for name in ("errors.png", "accuracy.png"))
+
+
+@posix
+def test_a_run_without_streams_writes_nothing_into_its_files(tmp_path):
+    """Whose numbers would be those of the streams."""
+    command = f"{PROJECT / 'tests/train_small.py'} {NIN} --epochs 1 --output {tmp_path}"
+    ended = subprocess.run(
+        f"exec {sys.executable} {command} <&- >&- 2>&-", shell=True, check=False, env=environment()
+    )
+    assert ended.returncode == 0
+    run_dir = tmp_path / f"{NIN}-1epochs-seed0"
+    assert {path.name for path in run_dir.iterdir()} == RESULT_FILES
+    assert (
+        runs.read_run(run_dir)[0]["epochs"] == 1 and len(runs.read_predictions(run_dir)[0]) == 200
+    )
+
+
+class PlainStream:
+    """What the streams of IPython and of IDLE have of a file's."""
 
     def __init__(self):
         self.text = ""
@@ -172,10 +242,20 @@ class NotebooksStream:
     def flush(self):
         pass
 
+    def isatty(self):
+        return True
+
+
+def test_in_idle_a_program_runs_with_its_streams(monkeypatch):
+    stream = PlainStream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    machine.run_as_program(lambda: print("done"))
+    assert stream.text == "done\n"
+
 
 def test_in_a_notebook_streams_and_signals_stay_as_they_are(monkeypatch):
     """As for `%run train.py`."""
-    stream = NotebooksStream()
+    stream = PlainStream()
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

@@ -5,6 +5,8 @@ import numpy as np
 import post
 import pytest
 
+import data
+import runs
 import train
 from models import MODELS
 
@@ -17,10 +19,10 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def models():
-    return {name: build() for name, build in MODELS.items()}
+    return {name: MODELS[name]() for name in post.SUMMARY}
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=post.SUMMARY)
 def model(request, models):
     return models[request.param]
 
@@ -47,23 +49,18 @@ def test_number_of_rows_and_totals(models, name):
     ]
 
 
-def test_the_posts_tables_add_up_to_its_totals():
-    for name, rows in post.SUMMARY.items():
-        total, trainable, rest = post.PARAMETERS[name]
-        assert sum(parameters for _, _, parameters in rows) == total == trainable + rest
-
-
 def test_names_are_the_posts_in_its_order():
-    assert list(MODELS) == list(post.SUMMARY) == list(train.AUTHORS_TEST_ACCURACY)
-    assert post.TEST_ACCURACY == train.AUTHORS_TEST_ACCURACY
+    """Whatever else a reader has put into `MODELS`."""
+    assert [name for name in MODELS if name in post.SUMMARY] == list(post.SUMMARY)
+    assert list(post.TEST_ACCURACY.items()) == list(runs.AUTHORS_TEST_ACCURACY.items())
     assert train.POST_MODELS == ("deep_cnn_advanced", "deep_cnn_advanced_nin")
-    assert [MODELS[name].__name__ for name in MODELS] == list(MODELS)
+    assert [MODELS[name].__name__ for name in post.SUMMARY] == list(post.SUMMARY)
 
 
 def test_constants_of_the_run_are_the_posts():
     assert train.POST_EPOCHS == post.EPOCHS
-    assert train.BATCH_SIZE == post.BATCH_SIZE
-    assert train.VALIDATION_SPLIT == post.VALIDATION_SPLIT
+    assert data.BATCH_SIZE == post.BATCH_SIZE
+    assert data.VALIDATION_SPLIT == post.VALIDATION_SPLIT
 
 
 def test_input_is_one_image_with_a_channel(model):

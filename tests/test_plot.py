@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from helpers import POSIX, PROJECT, long_run, picture, run, write_run
@@ -199,15 +200,19 @@ def test_command_compares_the_runs_it_is_given(arguments, tmp_path, main, figure
     assert picture(tmp_path, "comparison.png").shape == (700, 1200, 3)
     assert [path.name for path in tmp_path.rglob("*.png")] == ["comparison.png"]
     (figure,) = figures
-    *runs, median, _ = figure.axes[0].lines
+    *runs, median = figure.axes[0].lines
     assert [line.get_ydata()[-1] for line in (*runs, median)] == pytest.approx([0.7, 0.8, 0.75])
+
+
+def labels_of(figure):
+    return [text.get_text() for text in figure.legends[0].texts]
 
 
 def test_comparison_shows_runs_of_any_networks_seeds_and_epochs(tmp_path, figures):
     """In color what differs in its seed alone: one run, three of one network, one of one epoch."""
     one = {"model": "deep_cnn", "seed": 4, "test_accuracy": 0.98}
     run_dirs = [write_run(tmp_path / "one", [0.9, 1.0], [0.8, 0.9], **one)]
-    for seed, accuracy in enumerate((0.93, 0.91, 0.95)):
+    for seed, accuracy in enumerate((0.93, 0.91, 0.99)):
         options = {"model": "mine", "seed": seed, "test_accuracy": accuracy - 0.02}
         curves = [accuracy] * 3, [accuracy - 0.01] * 3
         run_dirs.append(write_run(tmp_path / f"mine{seed}", *curves, **options))
@@ -216,31 +221,105 @@ def test_comparison_shows_runs_of_any_networks_seeds_and_epochs(tmp_path, figure
 
     training, validation, test = figures[0].axes
     for axes, less in ((training, 0), (validation, 0.01)):
-        color = [line for line in axes.lines if to_rgb(line.get_color()) == to_rgb("C1")]
-        *thin, median = [line for line in color if len(line.get_ydata())]
-        assert [line.get_ydata()[0] + less for line in thin] == pytest.approx([0.93, 0.91, 0.95])
+        lines = [line for line in axes.lines if to_rgb(line.get_color()) == to_rgb("C1")]
+        *thin, median = lines
+        assert [line.get_ydata()[0] + less for line in thin] == pytest.approx([0.93, 0.91, 0.99])
         assert median.get_ydata() == pytest.approx([0.93 - less] * 3)
         assert median.get_linewidth() >= 3 * thin[0].get_linewidth()
     assert "o" in {line.get_marker() for line in training.lines}  # a single epoch is a point
     assert [line.get_ydata().tolist() for line in test.lines] == [
-        [0.98], pytest.approx([0.91, 0.89, 0.93]), [0.25]
+        [0.98], pytest.approx([0.91, 0.89, 0.97]), [0.25]
     ]  # fmt: skip
-    assert [text.get_text() for text in figures[0].legends[0].texts] == [
+    assert labels_of(figures[0]) == [
         "deep_cnn, 2 epochs, seed 4: test accuracy 0.9800",
-        "mine, 3 epochs: test accuracy 0.9100 (mean of 3 seeds, whose median is thick)",
+        "mine, 3 epochs: test accuracy 0.9233 (mean of 3 seeds, whose median is thick)",
         "mine, 1 epoch, seed 0: test accuracy 0.2500",
     ]
-    assert training.get_yscale() == "logit" and training.get_ylim()[0] < 0.2
+    # A training accuracy of 1 stands where 0.9995 does, and pulls the lower end nowhere.
+    low, high = training.get_ylim()
+    assert 0 <= low < 0.2 and plot.from_accuracy(1.0) <= plot.from_accuracy(high)
+
+
+@pytest.mark.parametrize(
+    ("differs", "label"),
+    [
+        ({"network_sha256": "0123456789"}, "network 0123456"),
+        ({"keras": "3.12.4"}, "Keras 3.12.4"),
+        ({"tensorflow": "2.20.0"}, "TensorFlow 2.20.0"),
+        ({"batch_size": 64}, "batch size 64"),
+        ({"validation_split": 0.1}, "validation split 0.1"),
+    ],
+)
+def test_no_mean_is_of_runs_that_differ_in_more_than_their_seeds(differs, label, tmp_path, figures):
+    about = dict.fromkeys(plot.MADE_OF, "1") | {"test_accuracy": 0.9}
+    run_dirs = []
+    for seed in range(3):
+        more = differs if seed == 2 else {}
+        run_dirs.append(write_run(tmp_path / f"{seed}", [0.9], [0.9], seed=seed, **about | more))
+    plot.plot_comparison(run_dirs, tmp_path / "comparison.png")
+    (name,) = differs
+    same, other = labels_of(figures[0])
+    assert same.startswith(f"deep_cnn_advanced, 1 epoch ({plot.MADE_OF[name]} 1): test")
+    assert "(mean of 2 seeds" in same
+    assert other == f"deep_cnn_advanced, 1 epoch, seed 2 ({label}): test accuracy 0.9000"
+
+
+def test_no_seed_counts_twice(tmp_path, figures):
+    """As of a run that was moved away and trained anew."""
+    names = "run-seed0", "run-seed0-before", "run-seed1"
+    run_dirs = [write_run(tmp_path / name, [0.9], [0.9], seed=int("1" in name)) for name in names]
+    plot.plot_comparison(run_dirs, tmp_path / "comparison.png")
+    both, before = labels_of(figures[0])
+    assert both.startswith("deep_cnn_advanced, 1 epoch: ") and "mean of 2 seeds" in both
+    assert before.startswith("deep_cnn_advanced, 1 epoch, seed 0 (run-seed0-before): ")
 
 
 def test_comparison_tells_runs_of_one_name_apart(tmp_path, figures):
     """As of an edited network, trained into another directory."""
     run_dirs = [long_run(tmp_path / name / "run") for name in ("results", "other")]
     plot.plot_comparison(run_dirs, tmp_path / "comparison.png")
-    labels = [text.get_text() for text in figures[0].legends[0].texts]
-    assert [label.split(", seed 0")[0] for label in labels] == [
-        f"deep_cnn_advanced, 100 epochs ({tmp_path / name})" for name in ("results", "other")
+    assert [label.split(": test")[0] for label in labels_of(figures[0])] == [
+        f"deep_cnn_advanced, 100 epochs, seed 0 ({tmp_path / name})"
+        for name in ("results", "other")
     ]
+
+
+def test_many_networks_are_told_apart_and_leave_the_axes_their_height(tmp_path, figures):
+    run_dirs = [write_run(tmp_path / f"{i}", [0.9], [0.9], model=f"cnn{i}") for i in range(30)]
+    plot.plot_comparison(run_dirs, tmp_path / "comparison.png")
+    (figure,) = figures
+    training, _, test = figure.axes
+    looks = {(line.get_color(), line.get_linestyle()) for line in training.lines}
+    assert len(looks) == len({(line.get_color(), line.get_marker()) for line in test.lines}) == 30
+    assert training.get_window_extent().height > 400
+    assert figure.legends[0].get_window_extent().y1 < training.get_window_extent().y0
+
+
+@pytest.mark.parametrize("name", ["_mine", "$a_1$", "$\\frac$", "합성곱"])
+def test_any_name_is_drawn_as_it_is(name, tmp_path, figures, capsys, monkeypatch):
+    """Also where no font has its letters: then that is told in one line, once."""
+    monkeypatch.setattr(plot, "KOREAN_FONTS", ())
+    plot.tell_once.cache_clear()
+    run_dir = write_run(tmp_path, [0.9], [0.9], model=name)
+    for _ in range(2):
+        plot.plot_accuracy(run_dir)
+        plot.plot_errors(run_dir)
+        plot.plot_comparison([run_dir], tmp_path / "comparison.png")
+    accuracy, errors, comparison, *_ = figures
+    for title in (accuracy.get_suptitle(), errors.get_suptitle(), *labels_of(comparison)):
+        assert title.startswith(f"{name}, 1 epoch, seed 0")
+    assert not any(text.get_parse_math() for text in comparison.legends[0].texts)
+    told = "no font here has the letters of this name; install NanumGothic, for one\n"
+    assert capsys.readouterr() == (told if name == "합성곱" else "", "")
+
+
+def test_a_font_that_has_the_letters_is_taken(tmp_path, figures, monkeypatch):
+    """The user's own before a Korean one, and either only where Matplotlib's has none."""
+    installed = ["DejaVu Sans", "DejaVu Serif", "NanumGothic"]
+    monkeypatch.setattr("matplotlib.font_manager.get_font_names", lambda: installed)
+    monkeypatch.setitem(matplotlib.rcParams, "font.family", ["DejaVu Serif", "Gulim"])
+    with plot.style():
+        assert matplotlib.rcParams["font.family"] == installed
 
 
 @pytest.mark.parametrize("name", [None, "results", "results/empty"])
@@ -306,11 +385,3 @@ def test_command_that_cannot_print_ends_with_one_line(end, tmp_path):
     line = f"plot.py: stopped by [Errno {number}] {os.strerror(number)}\n"
     assert run("plot.py", tmp_path, stdout=output)[::2] == (1, line)
     os.close(output)
-
-
-def test_no_tensorflow():
-    modules = "import sys, plot; print({'keras', 'tensorflow'} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", modules], cwd=PROJECT, check=True, stdout=subprocess.PIPE
-    )
-    assert done.stdout.split() == [b"set()"]

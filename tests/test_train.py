@@ -34,7 +34,16 @@ from helpers import (
 import machine
 import models
 import plot
+import runs
 import train
+
+
+def small():
+    """A network of one layer, which trains fast."""
+    layers = [keras.Input((28, 28, 1)), keras.layers.Flatten()]
+    layers.append(keras.layers.Dense(10, activation="softmax"))
+    return models.compiled(keras.Sequential(layers))
+
 
 # From end to end, in processes of their own
 
@@ -81,7 +90,7 @@ def test_both_models_by_default(tmp_path, three_epochs):
         assert metrics["code_sha256"] == [
             {
                 name: hashlib.sha256((PROJECT / name).read_bytes()).hexdigest()
-                for name in ("models.py", "data.py", "train.py", "machine.py")
+                for name in ("models.py", "data.py", "train.py", "runs.py", "machine.py")
             }
         ]
         assert metrics["batch_size"] == post.BATCH_SIZE
@@ -101,11 +110,11 @@ def test_both_models_by_default(tmp_path, three_epochs):
         assert accuracy == pytest.approx(metrics["test_accuracy"], abs=1e-6)
         assert loss == pytest.approx(metrics["test_loss"], rel=1e-3)
         assert metrics["test_images"] == 200
-        labels, predictions = plot.read_predictions(run_dir)
+        labels, predictions = runs.read_predictions(run_dir)
         assert np.array_equal(labels, y_test.argmax(axis=1))
         found = model.predict(X_test, verbose=0)
         assert np.array_equal(predictions, found.argmax(axis=1))
-        table = plot.read_table(run_dir / "predictions.csv", 200)
+        table = runs.read_table(run_dir / "predictions.csv", 200)
         assert table["probability"] == pytest.approx(found[np.arange(200), labels], rel=1e-3)
 
     # A model is the same whichever was trained before it, and in whatever process.
@@ -116,20 +125,15 @@ def test_the_plain_network_is_trained_on_demand(tmp_path):
     code, output, errors = run_main("deep_cnn", "--epochs", 1, "--output", tmp_path)
     assert (code, errors) == (0, "")
     assert "Total params: 136,310" in output and "(the author's: 0.9368)" in output
-    metrics, _ = plot.read_run(tmp_path / "deep_cnn-1epochs-seed0")
+    metrics, _ = runs.read_run(tmp_path / "deep_cnn-1epochs-seed0")
     assert metrics["authors_test_accuracy"] == post.TEST_ACCURACY["deep_cnn"]
 
 
 def test_a_network_of_ones_own_is_trained_by_its_name(tmp_path, monkeypatch, figures):
-    def my_cnn():
-        layers = [keras.Input((28, 28, 1)), models.conv_3x3(), keras.layers.Flatten()]
-        layers.append(keras.layers.Dense(10, activation="softmax"))
-        return models.compiled(keras.Sequential(layers))
-
-    monkeypatch.setitem(models.MODELS, "my_cnn", my_cnn)
+    monkeypatch.setitem(models.MODELS, "my_cnn", small)
     code, output, errors = run_main("my_cnn", "--epochs", 1, "--output", tmp_path)
     assert (code, errors) == (0, "")
-    metrics, history = plot.read_run(tmp_path / "my_cnn-1epochs-seed0")
+    metrics, history = runs.read_run(tmp_path / "my_cnn-1epochs-seed0")
     assert f"Test accuracy: {metrics['test_accuracy']:.4f}\n" in output  # and no author's
     assert "authors_test_accuracy" not in metrics and len(history["epoch"]) == 1
     titles = [figure.get_suptitle() for figure in figures]
@@ -141,7 +145,7 @@ def test_a_network_of_ones_own_is_trained_by_its_name(tmp_path, monkeypatch, fig
 def test_rules_are_part_of_a_run(tmp_path, figures):
     command = "deep_cnn", "--epochs", 1, "--output", tmp_path
     assert run_main(*command, "--rules", "2017")[0] == 0
-    metrics, _ = plot.read_run(tmp_path / "deep_cnn-2017-1epochs-seed0")
+    metrics, _ = runs.read_run(tmp_path / "deep_cnn-2017-1epochs-seed0")
     assert metrics["rules"] == "2017"
     assert figures[-1].get_suptitle().startswith("deep_cnn by the rules of 2017, 1 epoch, seed 0")
     digests = []
@@ -150,40 +154,49 @@ def test_rules_are_part_of_a_run(tmp_path, figures):
         (this,) = train.parse_arguments(arguments)
         suffix = "" if rules == "today" else f"-{rules}"
         assert this.directory == tmp_path / f"deep_cnn{suffix}-1epochs-seed0"
-        digests.append(train.digest_of(train.build(this)))
+        digests.append(runs.digest_of(train.build(this)))
     assert digests[1] == metrics["network_sha256"] and len(set(digests)) == 4
 
 
-def test_the_accuracy_so_far_is_drawn_after_every_epoch(interrupted, monkeypatch, figures):
-    run = interrupted(1)
+def test_the_accuracy_so_far_is_drawn_after_every_epoch(tmp_path, monkeypatch, figures):
+    this = runs.Run("small", 2, 0, tmp_path / "small-2epochs-seed0")
     drawn = []
-    write_state = train.write_state
+    write_state = runs.write_state
 
-    def note(path, state):
-        write_state(path, state)
-        drawn.append(run.picture.exists() and run.picture.read_bytes()[:4])
+    def note(run, state):
+        write_state(run, state)
+        drawn.append(this.picture.exists() and this.picture.read_bytes()[:4])
 
-    monkeypatch.setattr(train, "write_state", note)
-    assert run_main(NIN, "--epochs", 3, "--output", run.directory.parent)[0] == 0
-    assert drawn == [False, b"\x89PNG"]  # before the picture of the second epoch, and the third
+    monkeypatch.setattr(runs, "write_state", note)
+    monkeypatch.setitem(models.MODELS, "small", small)
+    assert run_main("small", "--epochs", 2, "--output", tmp_path)[0] == 0
+    assert drawn == [False, False, b"\x89PNG"]  # at the start, and before each epoch's picture
     titles = [figure.get_suptitle() for figure in figures[:2]]
-    assert titles == [f"{NIN}, 3 epochs, seed 0: after epoch 2", f"{NIN}, 3 epochs, seed 0"]
+    assert titles == ["small, 2 epochs, seed 0: after epoch 1", "small, 2 epochs, seed 0"]
 
 
-def test_a_picture_that_cannot_be_drawn_ends_no_run(interrupted, monkeypatch):
+def test_pictures_that_cannot_be_drawn_end_no_run(tmp_path, monkeypatch):
     def fail(*arguments):
-        raise OSError("no room")
+        raise RuntimeError("no letters")
 
-    run = interrupted(2)
-    draw = plot.draw_accuracy
-    monkeypatch.setattr(
-        plot,
-        "draw_accuracy",
-        lambda picture, *rest: (fail if picture == run.picture else draw)(picture, *rest),
-    )
-    code, output, errors = run_main(NIN, "--epochs", 3, "--output", run.directory.parent)
-    assert (code, errors) == (0, "") and run.directory.exists()
-    assert f"cannot draw {run.picture}: no room\n" in output
+    for name in ("draw_accuracy", "plot_accuracy", "plot_errors"):
+        monkeypatch.setattr(plot, name, fail)
+    monkeypatch.setitem(models.MODELS, "small", small)
+    code, output, errors = run_main("small", "--epochs", 1, "--output", tmp_path)
+    this = runs.Run("small", 1, 0, tmp_path / "small-1epochs-seed0")
+    assert (code, errors) == (0, "") and f"Results: {this.directory}\n" in output
+    for path in (this.picture, this.unfinished / "results"):
+        assert f"cannot draw {path}: no letters\n" in output
+    assert {path.name for path in this.directory.iterdir()} == {
+        name for name in RESULT_FILES if not name.endswith(".png")
+    }
+
+
+def test_the_time_left_follows_from_the_last_five_epochs(capsys):
+    run = runs.Run("any", 10, 0, Path())
+    history = [{"epoch": i, "seconds": 100.0 if i < 4 else i} for i in range(1, 9)]
+    train.show_progress(run, history, epochs_after=1)
+    assert capsys.readouterr().out == "Epoch 8/10 - 8 s - time left: about 0:00:18\n"
 
 
 # The command line
@@ -191,10 +204,10 @@ def test_a_picture_that_cannot_be_drawn_ends_no_run(interrupted, monkeypatch):
 
 WRONG_ARGUMENTS = {
     "unknown model": (["lenet"], ["'lenet'", *post.SUMMARY]),
-    "no epochs": (["--epochs", "0"], ["'0'"]),
-    "negative epochs": (["--epochs", "-1"], ["'-1'"]),
+    "no epochs": (["--epochs", "0"], ["--epochs goes from 1 to 1000000"]),
+    "negative epochs": (["--epochs", "-1"], ["-1"]),
     "no number": (["--epochs", "ten"], ["'ten'"]),
-    "negative seed": (["--seed", "-1"], ["'-1'"]),
+    "negative seed": (["--seed", "-1"], ["--seed goes from 0 to 4294967295"]),
     "huge seed": (["--seed", str(2**32)], [str(2**32)]),
     "unknown option": (["--batch-size=32"], ["--batch-size=32"]),
     "unknown option before what looks like a model": (
@@ -209,6 +222,20 @@ WRONG_ARGUMENTS = {
     ),
     "output below a file": (["--output", f"{__file__}/a/b"], [f"{__file__}/a/b: "]),
 }
+
+
+@pytest.mark.parametrize("name", ["cnn/v2", "n" * 250, "나" * 80])
+def test_a_name_that_no_directory_can_have_is_a_wrong_argument(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, name, small)
+    code, output, errors = run_main(name, "--output", tmp_path / "new")
+    assert (code, output, errors.count("train.py: error: ")) == (2, "", 1)
+    assert f"{name!r} cannot be part of the name of a directory" in errors
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_wrong_argument_leaves_no_directory(tmp_path):
+    assert run_main("lenet", "--output", tmp_path / "new")[0] == 2
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("case", WRONG_ARGUMENTS)
@@ -245,16 +272,20 @@ def test_a_model_named_twice_is_one_run(tmp_path):
 
 
 def test_answers_without_tensorflow():
-    modules = "import sys, train; print({'keras', 'tensorflow', 'matplotlib'} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", modules], cwd=PROJECT, check=True, stdout=subprocess.PIPE
-    )
-    assert done.stdout.split() == [b"set()"]
-    code, output, errors = run("train.py", "--help")
-    assert (code, errors) == (0, "") and output.startswith("usage: train.py")
+    """And what a run leaves is read without them, and drawn without TensorFlow."""
+    for module, known in (("train", "'matplotlib'"), ("runs", "'matplotlib'"), ("plot", "None")):
+        loaded = (
+            f"import sys, {module}; print({{'keras', 'tensorflow', {known}}} & set(sys.modules))"
+        )
+        command = [sys.executable, "-c", loaded]
+        done = subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.PIPE)
+        assert done.stdout.split() == [b"set()"]
+    command = [sys.executable, "-OO", PROJECT / "train.py", "--help"]  # without docstrings
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stderr == "" and done.stdout.startswith("usage: train.py")
 
 
-@pytest.mark.parametrize("module", ["data", "machine", "models", "plot", "train"])
+@pytest.mark.parametrize("module", ["data", "machine", "models", "plot", "runs", "train"])
 def test_importing_changes_nothing(module, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", "/nowhere")
     monkeypatch.setenv("KERAS_MAX_EPOCHS", "7")
@@ -275,7 +306,7 @@ def test_importing_changes_nothing(module, monkeypatch):
 
 def test_broken_dataset_ends_a_run_with_one_line(tmp_path, monkeypatch):
     def broken():
-        raise ValueError("mnist.npz is truncated")
+        raise machine.RunError("mnist.npz is truncated")
 
     monkeypatch.setattr("helpers.load_few", broken)
     assert run_main("--output", tmp_path) == (1, "", "train.py: mnist.npz is truncated\n")
@@ -286,7 +317,7 @@ def test_broken_dataset_ends_a_run_with_one_line(tmp_path, monkeypatch):
 
 def test_weights_dropout_and_order_follow_from_the_seed(tmp_path, monkeypatch):
     def values(seed):
-        model = train.build(train.Run(NIN, 1, seed, tmp_path))
+        model = train.build(runs.Run(NIN, 1, seed, tmp_path))
         return [variable.value.numpy() for variable in model.variables]
 
     one, same, other = values(1), values(1), values(2**32 - 1)
