@@ -16,6 +16,7 @@ from helpers import run as run_script
 
 import machine
 import plot
+import runs
 import train
 from data import batches, load_mnist, split
 from models import MODELS
@@ -25,7 +26,7 @@ PUBLISHED = PROJECT / "results/published"
 ALL_RUNS = sorted(path.parent for path in PUBLISHED.glob("*/metrics.json"))
 RUNS = [run_dir for run_dir in ALL_RUNS if "-keras2.0.8-" not in run_dir.name]
 # The first of each network, by today's rules.
-FIRST = [PUBLISHED / f"{name}-100epochs-seed0" for name in sorted(MODELS)]
+FIRST = [PUBLISHED / f"{name}-100epochs-seed0" for name in report.NETWORKS]
 
 
 @pytest.fixture(scope="module", params=RUNS, ids=lambda path: path.name)
@@ -34,10 +35,9 @@ def run_dir(request):
 
 
 def test_it_is_the_authors_run_on_the_pinned_versions(run_dir):
-    metrics, history = plot.read_run(run_dir)
+    metrics, history = runs.read_run(run_dir)
     name = metrics["model"]
-    rules = metrics.get("rules", "today")  # the first runs are older than the others' rules
-    suffix = "" if rules == "today" else f"-{rules}"
+    suffix = "" if metrics["rules"] == "today" else f"-{metrics['rules']}"
     assert run_dir.name == f"{name}{suffix}-{metrics['epochs']}epochs-seed{metrics['seed']}"
     assert {path.name for path in run_dir.iterdir()} == RESULT_FILES
     assert (metrics["epochs"], metrics["parameters"]) == (post.EPOCHS, post.PARAMETERS[name][0])
@@ -51,9 +51,21 @@ def test_it_is_the_authors_run_on_the_pinned_versions(run_dir):
     requirements = (PROJECT / "requirements.txt").read_text()
     for package in ("tensorflow", "keras", "numpy"):
         assert f"{package}=={metrics[package]}" in requirements
-    labels, predictions = plot.read_predictions(run_dir)
+    labels, predictions = runs.read_predictions(run_dir)
     assert np.array_equal(labels, load_mnist()[1][1].argmax(axis=1))
     assert np.mean(labels == predictions) == pytest.approx(metrics["test_accuracy"], abs=1e-7)
+
+
+@pytest.mark.skipif(keras.__version__ != "3.15.1", reason="another Keras may configure otherwise")
+def test_their_networks_are_those_of_the_code_now():
+    published = {}
+    for run_dir in RUNS:
+        metrics = runs.read_metrics(run_dir)
+        digests = published.setdefault((metrics["model"], metrics["rules"]), set())
+        digests.add(metrics["network_sha256"])
+    for (name, rules), digests in published.items():
+        model = train.build(runs.Run(name, post.EPOCHS, 0, None, rules))
+        assert digests == {runs.digest_of(model)}, f"{name} by the rules of {rules}"
 
 
 def test_they_are_small_enough():
@@ -74,13 +86,13 @@ def moved_images(metrics):
 
 def assert_model_is_the_trained_one(run_dir):
     """Exactly where it was trained; another processor's rounding may move an image or two."""
-    metrics, _ = plot.read_run(run_dir)
+    metrics = runs.read_metrics(run_dir)
     model = load_model(run_dir, metrics)
     found = {column: [] for column in ("prediction", "probability")}
     for row in train.predict(model, *load_mnist()[1]):
         for column in found:
             found[column].append(row[column])
-    table = plot.read_table(run_dir / "predictions.csv", 10_000)
+    table = runs.read_table(run_dir / "predictions.csv", 10_000)
     moved = np.not_equal(found["prediction"], table["prediction"])
     assert np.count_nonzero(moved) <= moved_images(metrics)
     assert np.allclose(found["probability"], table["probability"], rtol=0.01, atol=1e-3)
@@ -95,7 +107,7 @@ def test_model_of_each_network_has_the_predictions_of_its_run(run_dir):
 @pytest.mark.parametrize("run_dir", ALL_RUNS, ids=lambda path: path.name)
 def test_model_has_the_accuracies_of_its_run(run_dir):
     assert_model_is_the_trained_one(run_dir)
-    metrics, history = plot.read_run(run_dir)
+    metrics, history = runs.read_run(run_dir)
     _, (X, y) = split(*load_mnist()[0])
     _, accuracy = load_model(run_dir, metrics).evaluate(batches(X, y), verbose=0)
     moved = abs(accuracy - history["val_accuracy"][-1]) * len(X)
@@ -114,14 +126,15 @@ def load_model(run_dir, metrics):
 
 @pytest.mark.parametrize("run_dir", [path for path in ALL_RUNS if path not in RUNS])
 def test_a_run_in_keras_2_0_8_is_the_authors(run_dir):
-    metrics, history = plot.read_run(run_dir)
+    metrics, history = runs.read_run(run_dir)
     name = metrics["model"]
     assert run_dir.name == f"{name}-keras2.0.8-100epochs-seed{metrics['seed']}"
     files = {"history.csv", "metrics.json", "model.h5", "predictions.csv"}
     assert {path.name for path in run_dir.iterdir()} == files
     assert (metrics["epochs"], metrics["parameters"]) == (post.EPOCHS, post.PARAMETERS[name][0])
-    assert (metrics["keras"], history["epoch"]) == ("2.0.8", list(range(1, 101)))
-    labels, predictions = plot.read_predictions(run_dir)
+    assert (metrics["keras"], metrics["rules"]) == ("2.0.8", "2017")
+    assert history["epoch"] == list(range(1, 101))
+    labels, predictions = runs.read_predictions(run_dir)
     assert np.array_equal(labels, load_mnist()[1][1].argmax(axis=1))
     assert np.mean(labels == predictions) == pytest.approx(metrics["test_accuracy"], abs=1e-7)
 
@@ -129,13 +142,14 @@ def test_a_run_in_keras_2_0_8_is_the_authors(run_dir):
 def redrawn(pictures, tmp_path):
     """Tell how much each of these published pictures differs from one that is drawn anew."""
     shutil.copytree(PUBLISHED, tmp_path, dirs_exist_ok=True)
+    networks, sets, _ = report.read_all(tmp_path)
     for picture in pictures:
         again = tmp_path / picture.relative_to(PUBLISHED)
         again.unlink()
         if picture.stem == "comparison":
-            report.plot_comparison(report.read_networks(tmp_path), again)
+            report.plot_comparison(networks, again)
         elif picture.stem == "fall":
-            report.plot_fall(report.read_sets(tmp_path), again)
+            report.plot_sets(sets, again)
         else:
             getattr(plot, f"plot_{picture.stem}")(again.parent)
         published, drawn = map(matplotlib.image.imread, (picture, again))
@@ -170,15 +184,14 @@ def test_readmes_show_pictures_that_are_there(readme, comparison):
 @pytest.mark.parametrize("run_dir", FIRST, ids=lambda path: path.name)
 def test_first_epochs_are_what_the_code_gives_now(run_dir, tmp_path):
     """Three minutes each. Skipped on other versions, processors and numbers of cores."""
-    metrics, _ = plot.read_run(run_dir)
+    metrics = runs.read_metrics(run_dir)
     name = metrics["model"]
     here = {package: version(package) for package in ("tensorflow", "keras", "numpy")}
     here["devices"] = [device_then()]
     differences = {key: here[key] for key in here if here[key] != metrics[key]}
     if differences:
         pytest.skip(f"bit for bit only where it was trained; different here: {differences}")
-    then = {name: metrics[name] for name in ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")}
     arguments = "train.py", name, "--epochs", 2, "--output", tmp_path
-    code, _, errors = run_script(*arguments, env=then)
+    code, _, errors = run_script(*arguments, env=metrics["environment"])
     assert (code, errors) == (0, "")
     assert history_of(tmp_path / f"{name}-2epochs-seed0") == history_of(run_dir)[:2]

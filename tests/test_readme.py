@@ -12,7 +12,7 @@ from helpers import PROJECT, run
 
 import machine
 import models
-import plot
+import runs
 import train
 from data import load_mnist
 
@@ -46,7 +46,7 @@ def test_the_first_command_comes_in_the_first_hundred_words():
 
 
 def test_the_table_of_networks_is_the_reports():
-    networks = report.read_networks(PROJECT / "results/published")
+    networks, _, _ = report.read_all(report.PUBLISHED)
     for network in networks:
         row = (
             f"| {network.name} | {network.metrics[0]['parameters']:,} "
@@ -67,10 +67,10 @@ def test_the_network_of_ones_own(snippet):
 def test_the_table_of_digits_and_the_histories(snippet):
     names = {}
     output = snippet("np.add.at", names)
-    labels, predictions = plot.read_predictions(RUN)
+    labels, predictions = runs.read_predictions(RUN)
     assert names["table"].trace() == np.count_nonzero(labels == predictions)
     assert names["table"].sum(axis=1).tolist() == np.bincount(labels).tolist()
-    metrics, history = plot.read_run(str(RUN))
+    metrics, history = runs.read_run(str(RUN))
     assert output.splitlines()[-1] == f"{metrics['test_accuracy']} {max(history['val_accuracy'])}"
 
 
@@ -101,13 +101,13 @@ def test_the_weights_alone(snippet):
     snippet("load_weights", names)
     _, (images, _) = load_mnist()
     found = names["model"].predict(images[:500], verbose=0).argmax(axis=1)
-    assert np.array_equal(found, plot.read_predictions(RUN)[1][:500])
+    assert np.array_equal(found, runs.read_predictions(RUN)[1][:500])
 
 
 def test_the_notebooks_call(tmp_path, monkeypatch):
     (code,) = [block for block in blocks("python") if "train.main(" in block]
     found = []
-    monkeypatch.setattr(train, "train_unfinished", found.extend)
+    monkeypatch.setattr(train, "look_at", lambda asked_for, *_: found.extend(asked_for) or {})
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert [(run.model, run.epochs) for run in found] == [("deep_cnn", 1)]

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import data
 import machine
+import runs
 import train
 
 ROUNDS = 10
@@ -85,7 +86,7 @@ def train_by_turns(way, name):
             self.images, self.started = images, time.perf_counter()
 
     X, y = (array[:IMAGES] for array in data.load_mnist()[0])
-    model = train.build(train.Run(name, 1, 0, None))
+    model = train.build(runs.Run(name, 1, 0, None))
     turns = Turns()
     plain_fit = model.fit
     if way == "post":
