@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import math
+import re
 import shutil
 import statistics
 import sys
@@ -307,8 +308,8 @@ def explain_error(what):
     try:
         yield
     except Exception as error:
-        text = f"{what}: {type(error).__name__}: {' '.join(str(error).split())}"
-        raise RunError(text if len(text) < 400 else f"{text[:400]}...") from error
+        text = re.sub(r"\x1b\[\d*m|\s+", " ", str(error))  # Keras prints some of it in bold
+        raise RunError(f"{what}: {type(error).__name__}: {text[:240]}") from error
 
 
 # The command line

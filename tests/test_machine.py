@@ -15,7 +15,6 @@ import tensorflow as tf
 from helpers import (
     NIN,
     PROJECT,
-    RESULT_FILES,
     environment,
     long_run,
     posix,
@@ -24,7 +23,6 @@ from helpers import (
 )
 
 import machine
-import runs
 
 # The device
 
@@ -216,18 +214,21 @@ def test_a_program_runs_however_it_is_started(case, tmp_path):
 
 
 @posix
-def test_a_run_without_streams_writes_nothing_into_its_files(tmp_path):
-    """Whose numbers would be those of the streams."""
-    command = f"{PROJECT / 'tests/train_small.py'} {NIN} --epochs 1 --output {tmp_path}"
-    ended = subprocess.run(
-        f"exec {sys.executable} {command} <&- >&- 2>&-", shell=True, check=False, env=environment()
+def test_what_is_printed_without_streams_goes_into_no_file(tmp_path):
+    """Whose number would be that of standard output, or of error."""
+    (tmp_path / "program.py").write_text(
+        "import os, sys, machine\n"
+        "def main():\n"
+        "    with open('file', 'w') as file, open('other', 'w'):\n"
+        "        file.write('its own')\n"
+        "        print('printed')\n"
+        "        os.write(1, b'by TensorFlow'), os.write(2, b'by TensorFlow')\n"
+        "machine.run_as_program(main)\n"
     )
-    assert ended.returncode == 0
-    run_dir = tmp_path / f"{NIN}-1epochs-seed0"
-    assert {path.name for path in run_dir.iterdir()} == RESULT_FILES
-    assert (
-        runs.read_run(run_dir)[0]["epochs"] == 1 and len(runs.read_predictions(run_dir)[0]) == 200
-    )
+    command = f"exec {sys.executable} program.py <&- >&- 2>&-"
+    env = environment(PYTHONPATH=python_path(PROJECT))
+    assert subprocess.run(command, shell=True, check=False, cwd=tmp_path, env=env).returncode == 0
+    assert [(tmp_path / name).read_text() for name in ("file", "other")] == ["its own", ""]
 
 
 class PlainStream:

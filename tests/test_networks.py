@@ -8,7 +8,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import KilledError, load_few, run_main, same_run
+from helpers import KilledError, history_of, load_few, run_main
 from keras import Input, Sequential, layers
 
 import models
@@ -72,61 +72,66 @@ def by_policy(policy):
 
 
 TRAINED = {
-    "the post's way": plain,
     "mixed float16": by_policy("mixed_float16"),
     "bfloat16": by_policy("bfloat16"),
     "a subclass": subclass,
-    "no Input": lambda: compiled(layers.Flatten(), dense(), shape=None),
-    "any size": lambda: compiled(
-        layers.Conv2D(2, 3), layers.GlobalAveragePooling2D(), dense(), shape=(None, None, 1)
+    "no Input, and acc": lambda: compiled(layers.Flatten(), dense(), shape=None, metrics=["acc"]),
+    "any size, and an accuracy of that name": lambda: compiled(
+        layers.Conv2D(2, 3),
+        layers.GlobalAveragePooling2D(),
+        dense(),
+        shape=(None, None, 1),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     ),
-    "acc": lambda: plain(metrics=["acc"]),
-    "an accuracy of that name": lambda: plain(
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")]
+    "SGD, and a metric of ten numbers": lambda: plain(
+        optimizer=keras.optimizers.SGD(0.01, momentum=0.9),
+        metrics=["accuracy", keras.metrics.F1Score()],
     ),
-    "a metric of ten numbers": lambda: plain(metrics=["accuracy", keras.metrics.F1Score()]),
     "logits": lambda: compiled(
         layers.Flatten(),
         dense(activation=None),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
     ),
-    "SGD": lambda: plain(optimizer=keras.optimizers.SGD(0.01, momentum=0.9)),
 }
 
 
 @pytest.mark.parametrize("case", TRAINED)
 def test_a_network_is_trained_and_goes_on_bit_for_bit(case, tmp_path, monkeypatch):
     monkeypatch.setitem(models.MODELS, "mine", TRAINED[case])
+    monkeypatch.setattr(train, "try_to_draw", lambda *plot: None)
     policy = keras.config.dtype_policy()
     command = "mine", "--epochs", 2, "--output"
     assert run_main(*command, tmp_path / "whole", try_out=train.try_out)[::2] == (0, "")
     assert keras.config.dtype_policy() == policy
 
     fit = train.fit
-    this = runs.Run("mine", 2, 0, tmp_path / "killed/mine-2epochs-seed0")
-    for stop in (0, 1, 1):  # in the first epoch, in the second, and in that again
 
-        def stopped(model, X, y, epochs, seed, after_epoch, stop=stop):
-            if stop > epochs.start:
-                fit(model, X, y, range(stop), seed, after_epoch)
+    for last in (0, 1, 1):  # killed in the first epoch, in the second, and in that again
+
+        def stop(model, X, y, epochs, seed, after_epoch, last=last):
+            if last > epochs.start:
+                fit(model, X, y, range(epochs.start, last), seed, after_epoch)
             raise KilledError
 
         with monkeypatch.context() as patch, pytest.raises(KilledError):
-            patch.setattr(train, "fit", stopped)
-            run_main(*command, tmp_path / "killed")
-    assert run_main(*command, tmp_path / "killed")[::2] == (0, "")
-    assert same_run(this.directory, tmp_path / "whole" / this.directory.name)
-    metrics, history = runs.read_run(this.directory)
+            patch.setattr(train, "fit", stop)
+            run_main(*command, tmp_path / "stopped")
+    assert run_main(*command, tmp_path / "stopped")[::2] == (0, "")
+    whole, stopped = (tmp_path / name / "mine-2epochs-seed0" for name in ("whole", "stopped"))
+    assert history_of(stopped) == history_of(whole)
+    # Each probability, in all its digits: the networks are the same to the last bit.
+    name = "predictions.csv"
+    assert (stopped / name).read_text() == (whole / name).read_text()
+    metrics, history = runs.read_run(stopped)
     assert metrics["interrupted_after_epochs"] == [0, 1, 1]
     assert {"accuracy", "loss", "val_accuracy", "val_loss"} < set(history)
 
     # What is written as a probability is one, of the digit that the network was given.
-    table = runs.read_table(this.directory / "predictions.csv", 200)
-    labels = load_few()[1][1].argmax(axis=1)
-    right = np.equal(table["prediction"], labels)
+    table = runs.read_table(stopped / name, 200)
+    right = np.equal(table["prediction"], load_few()[1][1].argmax(axis=1))
     assert min(table["probability"]) >= 0 and max(table["probability"]) <= 1
-    assert np.mean(right) == pytest.approx(metrics["test_accuracy"], abs=1e-6)
     assert min(np.array(table["probability"])[right]) >= 0.1
+    assert np.mean(right) == pytest.approx(metrics["test_accuracy"], abs=1e-6)
 
 
 class Grows:
@@ -186,17 +191,27 @@ REFUSED = {
 }
 
 
+def refused(*names, output):
+    """Give the command to train these networks; return the one line that it answers with."""
+    code, told, errors = run_main(*names, "--output", output, try_out=train.try_out)
+    assert (code, told, errors.count("\n")) == (1, "", 1), errors
+    assert errors.startswith("train.py: ") and len(errors) < 400
+    assert list(output.iterdir()) == []
+    return errors
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_mistake_is_named_in_one_line_before_anything_is_trained(case, tmp_path, monkeypatch):
-    """Also if it is in the last network of a command."""
     build, part = REFUSED[case]
+    monkeypatch.setitem(models.MODELS, "mine", build)
+    line = refused("mine", output=tmp_path)
+    assert "mine" in line and part in line
+
+
+def test_a_mistake_in_the_last_network_is_named_before_the_first_is_trained(tmp_path, monkeypatch):
     monkeypatch.setitem(models.MODELS, "good", plain)
-    monkeypatch.setitem(models.MODELS, "bad", build)
-    code, output, errors = run_main("good", "bad", "--output", tmp_path, try_out=train.try_out)
-    assert (code, output, errors.count("\n")) == (1, "", 1), errors
-    assert errors.startswith("train.py: ") and "bad" in errors and part in errors
-    assert len(errors) < 600
-    assert not list(tmp_path.glob("**/state.npz"))
+    monkeypatch.setitem(models.MODELS, "bad", lambda: plain(metrics=None))
+    assert "bad of models.py measures no accuracy" in refused("good", "bad", output=tmp_path)
 
 
 def test_an_error_in_a_network_is_pythons_traceback_of_it(monkeypatch, tmp_path):
@@ -207,7 +222,7 @@ def test_an_error_in_a_network_is_pythons_traceback_of_it(monkeypatch, tmp_path)
 
 def test_a_metric_that_is_no_number_is_in_no_file(tmp_path, monkeypatch):
     """JSON has no NaN: a loss that is none is null."""
-    monkeypatch.setitem(models.MODELS, "mine", TRAINED["a metric of ten numbers"])
+    monkeypatch.setitem(models.MODELS, "mine", TRAINED["SGD, and a metric of ten numbers"])
     monkeypatch.setattr(keras.Model, "evaluate", evaluate_to_nan)
     assert run_main("mine", "--epochs", 1, "--output", tmp_path)[0] == 0
     directory = tmp_path / "mine-1epochs-seed0"
