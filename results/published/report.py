@@ -6,6 +6,7 @@ from the runs in its directory, for however many there are, and redraws `compari
 """
 
 import itertools
+import re
 import sys
 from pathlib import Path
 
@@ -175,7 +176,7 @@ def below_best(training):
 
 
 def fails(training):
-    """Tell whether a run fails: whether it ends 0.005 or more below its best."""
+    """Tell whether a run breaks down: whether it ends 0.005 or more below its best."""
     # In images of ten epochs, whole numbers: a difference of accuracies is not exact.
     return round(10 * TRAINING_IMAGES * below_best(training)) >= 0.005 * 10 * TRAINING_IMAGES
 
@@ -242,11 +243,17 @@ def table_of_runs(networks):
     rows = [
         f"{runs.name} | {metrics['seed']} | {runs.accuracies[i]:.4f} | {runs.wrong[i]} | "
         f"{runs.histories[i]['val_accuracy'][-1]:.4f} | {runs.falls[i]} | {runs.spreads[i]:.4f} | "
-        f"{', then '.join(metrics['devices'])}"
+        f"{', then '.join(map(brief, metrics['devices']))}"
         for runs in networks
         for i, metrics in enumerate(runs.metrics)
     ]
     return table(head, rows)
+
+
+def brief(device):
+    """Shorten the name of a device: of the numbers of an x86 processor, keep family and model."""
+    cpu = r" \(vendor_id \S+ cpu family (\S+) model (\S+)\)"
+    return re.sub(r"\(R\)| Processor", "", re.sub(cpu, r" \1/\2", device))
 
 
 def table_of_the_plain_curve(plain):
@@ -268,7 +275,7 @@ def table_of_the_plain_curve(plain):
 def table_of_sets(sets):
     """Return the table with a row for each run of the plain network, and one for the author's."""
     head = (
-        "rules | seed | fails | ends below its best by | training accuracy at the end | "
+        "rules | seed | breaks down | ends below its best by | training accuracy at the end | "
         "test accuracy | wrong | of these with p < 1e-7"
     )
     _, training, _ = posts_curves("deep_cnn")
@@ -381,8 +388,8 @@ def stability(one, plain):
 
 
 def how_many_fail(runs):
-    """Tell how many of the runs of a network fail."""
-    return f"{sum(runs.failed)} of {len(runs.failed)} runs fail"
+    """Tell how many of the runs of a network break down."""
+    return f"{sum(runs.failed)} of {len(runs.failed)} runs break down"
 
 
 def verdict_on(rules, runs):
@@ -391,14 +398,14 @@ def verdict_on(rules, runs):
     if not n:
         return f"{rules}: no run yet."
     if rules == "today's rules":
-        return f"By today's rules {count}."
+        return f"With today's rules {count}."
     if rules == "Keras 2.0.8 itself":
         return f"In Keras 2.0.8 itself {count}; nothing is inferred from one that does not."
     if failed < 2 and n < 3:
         return f"No verdict on the {rules} yet: {count}, and that takes three."
     subject, claim = f"The {rules} alone", "enough"
     if rules == "rules of 2017":
-        subject, claim = "By the rules of 2017 the author's failure", "reproduced"
+        subject, claim = "With the rules of 2017 the author's breakdown", "reproduced"
     verdict = claim if failed > 1 else "open" if failed else f"not {claim} within 100 epochs"
     return f"{subject} **is {verdict}**: {count}."
 
