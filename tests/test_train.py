@@ -24,6 +24,7 @@ from helpers import (
     POSIX,
     PROJECT,
     RESULT_FILES,
+    environment,
     history_of,
     load_few,
     orders,
@@ -281,7 +282,8 @@ def test_answers_without_tensorflow():
         done = subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.PIPE)
         assert done.stdout.split() == [b"set()"]
     command = [sys.executable, "-OO", PROJECT / "train.py", "--help"]  # without docstrings
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    env = environment(PYTHONSAFEPATH="1")  # nor does Python look for modules beside the program
+    done = subprocess.run(command, check=True, env=env, capture_output=True, text=True)
     assert done.stderr == "" and done.stdout.startswith("usage: train.py")
 
 
