@@ -221,7 +221,7 @@ WRONG_ARGUMENTS = {
         ["--output", __file__],
         [f"cannot write to {__file__}: ", os.strerror(errno.EEXIST) if POSIX else ""],
     ),
-    "output below a file": (["--output", f"{__file__}/a/b"], [f"{__file__}/a/b: "]),
+    "output below a file": (["--output", f"{__file__}/a/b"], [f"{Path(__file__, 'a/b')}: "]),
 }
 
 

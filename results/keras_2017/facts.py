@@ -10,7 +10,7 @@ printed in Keras 2.0.8 on TensorFlow 1.3.0, the newest when the post's figures w
     keras2017/bin/python results/keras_2017/facts.py
 
 In the faster environment of train_2017.py, Keras 2.0.8 on TensorFlow 1.15.2, it prints the same
-facts, all but its first line.
+facts, all but its first line; but with OMP_NUM_THREADS=2 the race of the update may not show.
 """
 
 import sys
