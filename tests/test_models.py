@@ -8,7 +8,7 @@ import pytest
 import data
 import runs
 import train
-from models import MODELS
+from models import MODELS, improved_deep_cnn
 
 ROWS = [
     pytest.param(name, index, *row, id=f"{name}-{index + 1}-{row[0]}")
@@ -55,6 +55,36 @@ def test_names_are_the_posts_in_its_order():
     assert list(post.TEST_ACCURACY.items()) == list(runs.AUTHORS_TEST_ACCURACY.items())
     assert train.POST_MODELS == ("deep_cnn_advanced", "deep_cnn_advanced_nin")
     assert [MODELS[name].__name__ for name in post.SUMMARY] == list(post.SUMMARY)
+
+
+IMPROVEMENTS = {"deep_cnn_he": "he", "deep_cnn_bn": "batch_normalization"}
+IMPROVEMENTS["deep_cnn_dropout"] = "dropout"
+
+
+def layers_and_weights(build):
+    """Return the configurations of the layers of a network, and its weights from a seed."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    model = build()
+    return [layer.get_config() for layer in model.layers], model.get_weights()
+
+
+@pytest.mark.parametrize(("improved", "name"), [(True, "deep_cnn_advanced"), (False, "deep_cnn")])
+def test_all_improvements_make_the_posts_network_and_none_the_plain_one(improved, name):
+    improvements = dict.fromkeys(IMPROVEMENTS.values(), improved)
+    layers, weights = layers_and_weights(lambda: improved_deep_cnn(name, **improvements))
+    expected, weights_expected = layers_and_weights(MODELS[name])
+    assert layers == expected
+    assert all(map(np.array_equal, weights, weights_expected))
+
+
+def test_each_of_three_networks_has_one_improvement():
+    assert tuple(IMPROVEMENTS) == train.IMPROVED_MODELS
+    for name, improvement in IMPROVEMENTS.items():
+        network = MODELS[name]()
+        assert network.name == MODELS[name].__name__ == name
+        named = layers_and_weights(lambda n=name, i=improvement: improved_deep_cnn(n, **{i: True}))
+        assert layers_and_weights(MODELS[name])[0] == named[0]
 
 
 def test_constants_of_the_run_are_the_posts():
