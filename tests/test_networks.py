@@ -72,9 +72,6 @@ def by_policy(policy):
 
 
 TRAINED = {
-    "mixed float16": by_policy("mixed_float16"),
-    "bfloat16": by_policy("bfloat16"),
-    "a subclass": subclass,
     "no Input, and acc": lambda: compiled(layers.Flatten(), dense(), shape=None, metrics=["acc"]),
     "any size, and an accuracy of that name": lambda: compiled(
         layers.Conv2D(2, 3),
@@ -95,17 +92,48 @@ TRAINED = {
 }
 
 
-@pytest.mark.parametrize("case", TRAINED)
-def test_a_network_is_trained_and_goes_on_bit_for_bit(case, tmp_path, monkeypatch):
-    monkeypatch.setitem(models.MODELS, "mine", TRAINED[case])
+@pytest.fixture
+def train_mine(tmp_path, monkeypatch):
+    """A function that trains a network, called "mine", without pictures; returns its directory."""
     monkeypatch.setattr(train, "try_to_draw", lambda *plot: None)
+
+    def train_it(build, epochs, name="whole", try_out=train.try_out):
+        monkeypatch.setitem(models.MODELS, "mine", build)
+        output = tmp_path / name
+        done = run_main("mine", "--epochs", epochs, "--output", output, try_out=try_out)
+        assert done[::2] == (0, "")
+        return output / f"mine-{epochs}epochs-seed0"
+
+    return train_it
+
+
+@pytest.mark.parametrize("case", TRAINED)
+def test_a_network_is_trained_and_what_it_gives_as_probabilities_are_some(case, train_mine):
+    """Of the digits that it was given."""
+    run_dir = train_mine(TRAINED[case], 1)
+    metrics, history = runs.read_run(run_dir)
+    assert {"accuracy", "loss", "val_accuracy", "val_loss"} < set(history)
+    table = runs.read_table(run_dir / "predictions.csv", 200)
+    right = np.equal(table["prediction"], load_few()[1][1].argmax(axis=1))
+    assert min(table["probability"]) >= 0 and max(table["probability"]) <= 1
+    assert min(np.array(table["probability"])[right]) >= 0.1
+    assert np.mean(right) == pytest.approx(metrics["test_accuracy"], abs=1e-6)
+
+
+INTERRUPTED = {
+    "mixed float16": by_policy("mixed_float16"),
+    "bfloat16": by_policy("bfloat16"),
+    "a subclass": subclass,
+    "no Input": lambda: compiled(layers.Flatten(), layers.Dropout(0.5), dense(), shape=None),
+}
+
+
+@pytest.mark.parametrize("case", INTERRUPTED)
+def test_a_network_goes_on_bit_for_bit(case, train_mine, monkeypatch):
     policy = keras.config.dtype_policy()
-    command = "mine", "--epochs", 2, "--output"
-    assert run_main(*command, tmp_path / "whole", try_out=train.try_out)[::2] == (0, "")
+    whole = train_mine(INTERRUPTED[case], 2)
     assert keras.config.dtype_policy() == policy
-
     fit = train.fit
-
     for last in (0, 1, 1):  # killed in the first epoch, in the second, and in that again
 
         def stop(model, X, y, epochs, seed, after_epoch, last=last):
@@ -115,23 +143,13 @@ def test_a_network_is_trained_and_goes_on_bit_for_bit(case, tmp_path, monkeypatc
 
         with monkeypatch.context() as patch, pytest.raises(KilledError):
             patch.setattr(train, "fit", stop)
-            run_main(*command, tmp_path / "stopped")
-    assert run_main(*command, tmp_path / "stopped")[::2] == (0, "")
-    whole, stopped = (tmp_path / name / "mine-2epochs-seed0" for name in ("whole", "stopped"))
+            train_mine(INTERRUPTED[case], 2, "stopped", try_out=lambda *run: None)
+    stopped = train_mine(INTERRUPTED[case], 2, "stopped", try_out=lambda *run: None)
     assert history_of(stopped) == history_of(whole)
     # Each probability, in all its digits: the networks are the same to the last bit.
-    name = "predictions.csv"
-    assert (stopped / name).read_text() == (whole / name).read_text()
-    metrics, history = runs.read_run(stopped)
-    assert metrics["interrupted_after_epochs"] == [0, 1, 1]
-    assert {"accuracy", "loss", "val_accuracy", "val_loss"} < set(history)
-
-    # What is written as a probability is one, of the digit that the network was given.
-    table = runs.read_table(stopped / name, 200)
-    right = np.equal(table["prediction"], load_few()[1][1].argmax(axis=1))
-    assert min(table["probability"]) >= 0 and max(table["probability"]) <= 1
-    assert min(np.array(table["probability"])[right]) >= 0.1
-    assert np.mean(right) == pytest.approx(metrics["test_accuracy"], abs=1e-6)
+    one, other = (path / "predictions.csv" for path in (whole, stopped))
+    assert one.read_text() == other.read_text()
+    assert runs.read_metrics(stopped)["interrupted_after_epochs"] == [0, 1, 1]
 
 
 class Grows:
