@@ -1,9 +1,11 @@
 """The setting of all tests: TensorFlow as a run starts it, before any test imports keras."""
 
+import os
 import shutil
 import signal
 from unittest import mock
 
+import filelock
 import pytest
 from helpers import NIN, drawn_figures, recorded_steps, run_main
 
@@ -17,8 +19,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A directory with a run of three epochs and, as state-N.npz, its state after each."""
-    output = tmp_path_factory.mktemp("trained")
+    """A directory with a run of three epochs and, as state-N.npz, its state after each.
+
+    Trained once, by the first worker of pytest-xdist that asks for it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    output = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
+    output.mkdir(exist_ok=True)
+    with filelock.FileLock(output / "lock"):
+        if not (output / f"{NIN}-3epochs-seed0").exists():
+            train_three_epochs(output)
+    return output
+
+
+def train_three_epochs(output):
+    """Train the run of `trained`."""
 
     def write_and_copy(run, state):
         write_state(run, state)
@@ -28,7 +43,6 @@ def trained(tmp_path_factory):
     with mock.patch.object(runs, "write_state", write_and_copy):
         code, _, errors = run_main(NIN, "--epochs", 3, "--output", output)
     assert (code, errors) == (0, "")
-    return output
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,9 @@ import runs
 import train
 
 if POSIX:
+    import fcntl
     import pty
+    import termios
 
 # Killed, and stopped
 
@@ -49,22 +51,6 @@ HOSTILE_SETTINGS = {
     "floatx": "float16",
     "epsilon": 0.1,
 }
-
-
-def run_in_a_terminal(script, *arguments, **options):
-    """As `run`; the output is bytes."""
-    terminal, theirs = pty.openpty()
-    shown = b""
-    with start(script, *arguments, stdout=theirs, **options) as process:
-        os.close(theirs)
-        try:
-            while part := os.read(terminal, 4096):
-                shown += part
-        except OSError:  # how Linux tells that the other side has closed
-            pass
-        errors = process.stderr.read()
-    os.close(terminal)
-    return process.returncode, shown, errors
 
 
 def test_goes_on_after_a_kill_whatever_the_users_keras_settings(
@@ -107,15 +93,6 @@ def test_goes_on_after_a_kill_whatever_the_users_keras_settings(
     assert [path.name for path in tmp_path.glob(f"{NIN}*")] == [three_epochs.name]  # and no lock
 
 
-@posix
-def test_in_a_terminal_the_time_left_follows_the_complete_bar_of_an_epoch(tmp_path):
-    command = "deep_cnn", "--epochs", 2, "--output", tmp_path
-    code, shown, errors = run_in_a_terminal("tests/train_small.py", *command)
-    assert (code, errors) == (0, "")
-    assert re.search(rb"Epoch 1/2\r\n.*10/10.*val_loss: \S+\r\ntime left: about", shown, re.DOTALL)
-    assert shown.count(b"Epoch 1/") == 1 and b"Epoch 2/2" in shown  # and no bar of the trial
-
-
 def start_with_another_tensorflow(tmp_path, code, **options):
     """Start train.py with a tensorflow that greets and does this; return when it has greeted."""
     (tmp_path / "tensorflow").mkdir()
@@ -144,15 +121,28 @@ def test_ctrl_c_stops_with_one_line_while_tensorflow_starts(tmp_path):
 
 
 @posix
-def test_ctrl_c_stops_with_one_line_while_a_network_is_trained(tmp_path):
+def test_in_a_terminal_bars_are_complete_and_ctrl_c_stops_with_one_line(tmp_path):
     """Within a call into TensorFlow, as good as always; no thread of it holds the program up."""
-    process = start("tests/train_small.py", "deep_cnn", "--epochs", 1000, "--output", tmp_path)
-    while not process.stdout.readline().startswith("Epoch 1/"):
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (130, STOPPED)
+    terminal, theirs = pty.openpty()
+    command = "tests/train_small.py", "deep_cnn", "--epochs", 1000, "--output", tmp_path
+    in_it = {"stdin": theirs, "stdout": theirs, "preexec_fn": functools.partial(control, theirs)}
+    with start(*command, start_new_session=True, **in_it) as process:
+        shown = b""
+        while b"time left" not in shown:
+            shown += os.read(terminal, 4096)
+        os.write(terminal, b"\x03")
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, f"\n{STOPPED}")  # below the bar
+    assert re.search(rb"Epoch 1/1000\r\n.*10/10.*val_loss: \S+\r\ntime left", shown, re.DOTALL)
+    assert shown.count(b"Epoch 1/") == 1  # and no bar while the network was tried
     assert {path.name for path in tmp_path.glob("*/*")} == {"accuracy.png", "state.npz"}
+    for descriptor in (terminal, theirs):
+        os.close(descriptor)
+
+
+def control(terminal):
+    """Let the keys of a terminal reach this process, a new session's first."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 
 @posix

@@ -122,14 +122,6 @@ def test_both_models_by_default(tmp_path, three_epochs):
     assert history_of(run_dir) == history_of(three_epochs)[:2]
 
 
-def test_the_plain_network_is_trained_on_demand(tmp_path):
-    code, output, errors = run_main("deep_cnn", "--epochs", 1, "--output", tmp_path)
-    assert (code, errors) == (0, "")
-    assert "Total params: 136,310" in output and "(the author's: 0.9368)" in output
-    metrics, _ = runs.read_run(tmp_path / "deep_cnn-1epochs-seed0")
-    assert metrics["authors_test_accuracy"] == post.TEST_ACCURACY["deep_cnn"]
-
-
 def test_a_network_of_ones_own_is_trained_by_its_name(tmp_path, monkeypatch, figures):
     monkeypatch.setitem(models.MODELS, "my_cnn", small)
     code, output, errors = run_main("my_cnn", "--epochs", 1, "--output", tmp_path)
@@ -143,10 +135,13 @@ def test_a_network_of_ones_own_is_trained_by_its_name(tmp_path, monkeypatch, fig
     assert labels == {"training", "validation"}
 
 
-def test_rules_are_part_of_a_run(tmp_path, figures):
+def test_the_plain_network_is_trained_on_demand_and_rules_are_part_of_a_run(tmp_path, figures):
     command = "deep_cnn", "--epochs", 1, "--output", tmp_path
-    assert run_main(*command, "--rules", "2017")[0] == 0
+    code, output, errors = run_main(*command, "--rules", "2017")
+    assert (code, errors) == (0, "")
+    assert "Total params: 136,310" in output and "(the author's: 0.9368)" in output
     metrics, _ = runs.read_run(tmp_path / "deep_cnn-2017-1epochs-seed0")
+    assert metrics["authors_test_accuracy"] == post.TEST_ACCURACY["deep_cnn"]
     assert metrics["rules"] == "2017"
     assert figures[-1].get_suptitle().startswith("deep_cnn by the rules of 2017, 1 epoch, seed 0")
     digests = []
