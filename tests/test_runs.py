@@ -519,16 +519,6 @@ def test_no_room_for_tensorflow_to_start(interrupted):
     assert stopped.state_file.read_bytes() == before
 
 
-@posix
-def test_no_room_to_print():
-    with open("/dev/full", "w") as full:
-        code, _, errors = run("train.py", "--output", PROJECT / "results/published", stdout=full)
-    assert (code, errors) == (
-        1,
-        "train.py: stopped by [Errno 28] No space left on device\n",
-    )
-
-
 # Shared and odd disks
 
 

@@ -104,19 +104,19 @@ def test_both_models_by_default(tmp_path, three_epochs):
         accuracy = f"{metrics['test_accuracy']:.4f} (the author's: {post.TEST_ACCURACY[name]:.4f})"
         assert f"Test accuracy: {accuracy}" in output
 
-        # The saved model is the trained one: it gives what was reported.
-        _, (X_test, y_test) = load_few()
-        model = keras.models.load_model(run_dir / "model.keras")
-        loss, accuracy = model.evaluate(X_test, y_test, verbose=0)
-        assert accuracy == pytest.approx(metrics["test_accuracy"], abs=1e-6)
-        assert loss == pytest.approx(metrics["test_loss"], rel=1e-3)
-        assert metrics["test_images"] == 200
-        labels, predictions = runs.read_predictions(run_dir)
-        assert np.array_equal(labels, y_test.argmax(axis=1))
-        found = model.predict(X_test, verbose=0)
-        assert np.array_equal(predictions, found.argmax(axis=1))
-        table = runs.read_table(run_dir / "predictions.csv", 200)
-        assert table["probability"] == pytest.approx(found[np.arange(200), labels], rel=1e-3)
+    # The saved model is the trained one: it gives what was reported.
+    _, (X_test, y_test) = load_few()
+    model = keras.models.load_model(run_dir / "model.keras")
+    loss, accuracy = model.evaluate(X_test, y_test, verbose=0)
+    assert accuracy == pytest.approx(metrics["test_accuracy"], abs=1e-6)
+    assert loss == pytest.approx(metrics["test_loss"], rel=1e-3)
+    assert metrics["test_images"] == 200
+    labels, predictions = runs.read_predictions(run_dir)
+    assert np.array_equal(labels, y_test.argmax(axis=1))
+    found = model.predict(X_test, verbose=0)
+    assert np.array_equal(predictions, found.argmax(axis=1))
+    table = runs.read_table(run_dir / "predictions.csv", 200)
+    assert table["probability"] == pytest.approx(found[np.arange(200), labels], rel=1e-3)
 
     # A model is the same whichever was trained before it, and in whatever process.
     assert history_of(run_dir) == history_of(three_epochs)[:2]
