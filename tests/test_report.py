@@ -25,13 +25,17 @@ def write_runs(results, name, accuracies, training=STEADY, validation=STEADY):
     model = name.split("-")[0]
     curves = [np.broadcast_to(curve, (len(accuracies), 100)) for curve in (training, validation)]
     for seed, (accuracy, *of_seed) in enumerate(zip(accuracies, *curves, strict=True)):
-        about = {"model": model, "seed": seed, "parameters": PARAMETERS[model][0]}
+        about = {"model": model, "seed": seed, "parameters": PARAMETERS.get(model, [136_310])[0]}
         directory = results / f"{name}-100epochs-seed{seed}"
         write_run(directory, *of_seed, test_accuracy=accuracy, **about)
 
 
 def texts(results):
     return report.texts(*report.read_all(results))
+
+
+def improved(results):
+    return report.texts_on_improvements(report.read_improvements(results))
 
 
 def test_falls_are_counted_from_the_eleventh_epoch():
@@ -431,7 +435,7 @@ def test_fall_shows_all_runs_and_the_authors(sets, tmp_path, figures):
 
 
 def test_readme_has_the_texts():
-    for text in texts(report.PUBLISHED):
+    for text in (*texts(report.PUBLISHED), *improved(report.PUBLISHED)):
         assert f"\n\n{text}\n\n" in README
 
 
@@ -505,12 +509,110 @@ def test_command_prints_the_texts_and_redraws_the_picture(tmp_path):
     published.mkdir(parents=True)
     for path in (*PROJECT.glob("*.py"), *filter(Path.is_file, report.PUBLISHED.iterdir())):
         shutil.copy(path, tmp_path / path.relative_to(PROJECT))
-    for name in ("comparison.png", "fall.png"):
+    names = "comparison.png", "fall.png", "improvements.png"
+    for name in names:
         (published / name).unlink()
     write_runs(published, ADVANCED, [0.994, 0.9941])
     code, output, errors = run(published / "report.py", cwd=published)
     assert (code, errors) == (0, "")
-    pictures = f"{published / 'comparison.png'}\n{published / 'fall.png'}\n"
-    assert output == "\n\n".join([*texts(published), pictures])
-    assert picture(published, "fall.png").shape == (700, 1200, 3)
-    assert picture(published, "comparison.png").shape == (900, 1200, 3)
+    pictures = "".join(f"{published / name}\n" for name in names)
+    assert output == "\n\n".join([*texts(published), *improved(published), pictures])
+    heights = [picture(published, name).shape[0] for name in names]
+    assert heights == [900, 700, 900]
+
+
+# Which of the three improvements does it
+
+ALONE = {"He initialization": "deep_cnn_he", "batch normalization": "deep_cnn_bn"}
+ALONE["dropout"] = "deep_cnn_dropout"
+
+
+@pytest.mark.parametrize(
+    ("drops", "verdict"),
+    [
+        ([], "No verdict on dropout alone with the rules of 2017 yet: 0 of 3 runs are there."),
+        ([HELD, FAILED], "No verdict on dropout alone with the rules of 2017 yet: 2 of 3 runs"),
+        ([HELD] * 3, "dropout alone **rescues** the plain network: 0 of 3 runs break down."),
+        (
+            [HELD, FAILED, HELD],
+            "dropout alone **is open: it may rescue** the plain network: 1 of 3",
+        ),
+        ([FAILED] * 2, "dropout alone **does not rescue** the plain network: 2 of 2 runs"),
+    ],
+)
+def test_an_improvement_rescues_if_none_of_three_runs_breaks_down(drops, verdict, tmp_path):
+    write_set(tmp_path, "-2017", drops, "deep_cnn_dropout")
+    lines, table = improved(tmp_path)
+    assert verdict in lines and lines.count("\n") == 5
+    n, failed = len(drops), drops.count(FAILED)
+    count = f"{failed} of {n} |" if n else "no run yet |"
+    assert f"| dropout | rules of 2017 | {count}" in table and table.count("\n") == 1 + 10
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [
+        ([0.9940, 0.9941], "No verdict on dropout alone with today's rules yet: 2 of 3"),
+        (
+            [0.9940, 0.9941, 0.9942],
+            "**is all of the gain** of deep_cnn_advanced: its share is 1.00",
+        ),
+        ([0.9920, 0.9921, 0.9922], "**is not all of the gain** of deep_cnn_advanced: its share is"),
+        ([0.9700, 0.9930, 0.9942], "**is open: it may be all of the gain** of deep_cnn_advanced"),
+    ],
+)
+def test_what_an_improvement_is_worth_today(accuracies, verdict, tmp_path):
+    write_runs(tmp_path, PLAIN, [0.9900, 0.9901, 0.9902])
+    write_runs(tmp_path, ADVANCED, [0.9940, 0.9941, 0.9942])
+    write_runs(tmp_path, "deep_cnn_dropout", accuracies)
+    lines, table = improved(tmp_path)
+    assert verdict in lines
+    if len(accuracies) == 3:
+        assert lines.count("\n") == 4 + 5 and "; 3 seeds of deep_cnn)" in lines
+        assert "deep_cnn_dropout **is" in lines and "(the author's" not in lines
+    each = ", ".join(f"{accuracy:.4f}" for accuracy in accuracies)
+    assert f"| {np.mean(accuracies):.4f} | {each} | 0.9900 to 0.9900 | " in table
+
+
+def test_share_of_the_gain_by_hand():
+    """With a gain that is known well it is Welch's interval of the two, divided by the gain."""
+    one, plain = [0.992, 0.993, 0.994], [0.99, 0.9900001]
+    advanced = [0.996, 0.9960001]
+    share, low, high = report.share_of_gain(one, plain, advanced)
+    half = 4.302653 * 0.001 / 3**0.5 / 0.006
+    assert share == pytest.approx(0.5, abs=1e-4)
+    assert (float(low), float(high)) == pytest.approx((0.5 - half, 0.5 + half), abs=0.011)
+    # Where the gain itself may be none, no share is excluded.
+    *_, high = report.share_of_gain(one, [0.98, 0.999], [0.981, 0.9991])
+    assert high == "9 or more"
+
+
+def test_standing_verdicts_are_of_three_seeds_of_the_plain_network(tmp_path):
+    for suffix in ("", "-2017"):
+        write_runs(tmp_path, PLAIN + suffix, [0.99] * 5)
+    networks, _, then = report.read_all(tmp_path)
+    assert {len(runs.metrics) for runs in (networks[0], then[0])} == {3}
+    both = report.read_improvements(tmp_path).values()
+    assert [len(by_rules["none"].metrics) for by_rules in both] == [5, 5]
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_picture_of_the_improvements_shows_all_runs(n, tmp_path, figures):
+    for place, name in enumerate(report.IMPROVEMENTS.values()):
+        for suffix in ("", "-2017"):
+            write_set(tmp_path, suffix, [0.001 * place] * n, name)
+    path = tmp_path / "improvements.png"
+    assert report.plot_improvements(report.read_improvements(tmp_path), path) == path
+    assert picture(tmp_path, path.name).shape == (900, 1200, 3)
+    rows = np.reshape(figures[0].axes, (3, 5))
+    titles = [axes.get_title() for axes in rows[0]]
+    assert titles == ["plain", *(f"+ {what}" for what in ALONE), "all three"]
+    for place, (training, validation, test) in enumerate(rows.T):
+        ends = [line.get_ydata()[-1] for line in training.lines]
+        assert ends == pytest.approx([0.997 - 0.001 * place] * 2 * n)
+        assert [line.get_ydata()[-1] for line in validation.lines] == [0.99] * 2 * n
+        expected = (0.99 - np.arange(n) / 1000).tolist()
+        assert [line.get_ydata().tolist() for line in test.lines] == [expected] * 2
+        assert [list(line.get_xdata()) for line in test.lines] == [[0] * n, [1] * n]
+        colors = [line.get_color() for line in training.lines]
+        assert colors == ["C1"] * n + ["C0"] * n == [line.get_color() for line in validation.lines]

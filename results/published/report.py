@@ -1,8 +1,8 @@
 """The report of the published runs: its tables, its verdicts and its pictures.
 
 `python results/published/report.py` prints every text of the README.md beside it that follows
-from the runs in its directory, for however many there are, and redraws `comparison.png` and
-`fall.png`.
+from the runs in its directory, for however many there are, and redraws `comparison.png`,
+`fall.png` and `improvements.png`.
 """
 
 import itertools
@@ -41,6 +41,15 @@ SETS = {
     "Keras 2.0.8 itself": "-keras2.0.8",
 }
 
+# What the plain network is improved by, and the network that has that and no more.
+IMPROVEMENTS = {
+    "none": "deep_cnn",
+    "He initialization": "deep_cnn_he",
+    "batch normalization": "deep_cnn_bn",
+    "dropout": "deep_cnn_dropout",
+    "all three": "deep_cnn_advanced",
+}
+
 # The pictures: large letters, as a README shows them smaller; what is from here in blue, what is
 # the author's in black.
 LETTERS = {"font.size": 13, "axes.titlesize": 14}
@@ -55,9 +64,12 @@ AUTHORS_POINT = {"color": "black", "marker": "D", "markersize": 8, "linestyle": 
 def main():
     """Print the texts of the report and redraw its pictures."""
     networks, sets, then = read_all(PUBLISHED)
-    print(*texts(networks, sets, then), sep="\n\n", end="\n\n")
+    improvements = read_improvements(PUBLISHED)
+    lines = [*texts(networks, sets, then), *texts_on_improvements(improvements)]
+    print(*lines, sep="\n\n", end="\n\n")
     print(plot_comparison(networks, PUBLISHED / "comparison.png"))
     print(plot_sets(sets, PUBLISHED / "fall.png"))
+    print(plot_improvements(improvements, PUBLISHED / "improvements.png"))
 
 
 def texts(networks, sets, then):
@@ -80,15 +92,20 @@ def texts(networks, sets, then):
 class Runs:
     """The runs of one network by one set of rules; each list has one item for each run, by seed."""
 
-    def __init__(self, results, name):
+    def __init__(self, results, name, seeds=None):
         """Read the runs of 100 epochs of the network called `name` in the `Path` `results`.
+
+        Args:
+            results: the `Path` of the directory of the runs.
+            name: of the network, with its rules if they are not today's.
+            seeds: how many of the first seeds count; all if it is None.
 
         Raises:
             OSError, ValueError, KeyError, TypeError: as `runs.read_run`.
         """
-        self.name = name  # of the network, with its rules if they are not today's
-        self.authors_accuracy = AUTHORS_TEST_ACCURACY[name.split("-")[0]]
-        self.run_dirs = run_dirs_of(results, name)
+        self.name = name
+        self.authors_accuracy = AUTHORS_TEST_ACCURACY.get(name.split("-")[0])
+        self.run_dirs = run_dirs_of(results, name)[:seeds]
         runs = [read_run(path) for path in self.run_dirs]
         self.metrics = [metrics for metrics, _ in runs]
         self.histories = [history for _, history in runs]  # each a dict of lists of 100 numbers
@@ -109,13 +126,25 @@ def read_all(results):
     Returns:
         The runs of `NETWORKS` by today's rules, a list of one `Runs` for each; those of the
         plain network, a dict of one `Runs` for each key of `SETS`; those of `NETWORKS` by the
-        rules of 2017.
+        rules of 2017. Of the plain network three seeds count, as the criterion has it.
     """
     _, *others = NETWORKS
-    sets = {rules: Runs(results, f"deep_cnn{suffix}") for rules, suffix in SETS.items()}
+    sets = {rules: Runs(results, f"deep_cnn{suffix}", 3) for rules, suffix in SETS.items()}
     networks = [sets["today's rules"], *(Runs(results, name) for name in others)]
     then = [sets["rules of 2017"], *(Runs(results, f"{name}-2017") for name in others)]
     return networks, sets, then
+
+
+def read_improvements(results):
+    """Read the runs of the plain network with each of `IMPROVEMENTS`; raises as `Runs`.
+
+    Returns:
+        For the rules of 2017 and for today's, a dict of one `Runs` for each improvement.
+    """
+    return {
+        rules: {what: Runs(results, name + SETS[rules]) for what, name in IMPROVEMENTS.items()}
+        for rules in ("rules of 2017", "today's rules")
+    }
 
 
 def run_dirs_of(results, name):
@@ -355,12 +384,15 @@ def difference(one, other):
     """Tell how much better or worse one network is than another, with Welch's intervals."""
     gap = welch(one.accuracies, other.accuracies)
     ratio = np.exp(welch(np.log(other.wrong), np.log(one.wrong)))
-    authors = (1 - other.authors_accuracy) / (1 - one.authors_accuracy)
     verdict = "better" if gap[1] > 0 else "worse" if gap[2] < 0 else "not shown to be better"
-    return (
+    line = (
         f"{one.name} **is {verdict}** than {other.name}: by {span(gap, 4)} in accuracy. "
-        f"The latter makes {span(ratio, 2)} times as many errors (the author's: {authors:.2f})."
+        f"The latter makes {span(ratio, 2)} times as many errors"
     )
+    if one.authors_accuracy and other.authors_accuracy:
+        authors = (1 - other.authors_accuracy) / (1 - one.authors_accuracy)
+        line += f" (the author's: {authors:.2f})"
+    return f"{line}."
 
 
 def span(values, digits):
@@ -408,6 +440,107 @@ def verdict_on(rules, runs):
         subject, claim = "With the rules of 2017 the author's breakdown", "reproduced"
     verdict = claim if failed > 1 else "open" if failed else f"not {claim} within 100 epochs"
     return f"{subject} **is {verdict}**: {count}."
+
+
+# Which of the three improvements does it
+
+
+def texts_on_improvements(improvements):
+    """Return the verdicts and the table on what `read_improvements` returns, two strings."""
+    then, today = improvements["rules of 2017"], improvements["today's rules"]
+    alone = [what for what in IMPROVEMENTS if what not in ("none", "all three")]
+    lines = [rescue(what, then[what]) for what in alone]
+    for what in alone:
+        lines += gain(what, today)
+    return [bullets(lines), table_of_improvements(improvements)]
+
+
+def rescue(what, runs):
+    """Tell whether an improvement alone rescues the plain network from the rules of 2017."""
+    failed, n = sum(runs.failed), len(runs.failed)
+    if failed < 2 and n < 3:
+        return f"No verdict on {what} alone with the rules of 2017 yet: {n} of 3 runs are there."
+    verdict = "does not rescue" if failed > 1 else "is open: it may rescue" if failed else "rescues"
+    count = how_many_fail(runs)
+    return f"With the rules of 2017 {what} alone **{verdict}** the plain network: {count}."
+
+
+def gain(what, today):
+    """Tell what an improvement alone is worth with today's rules.
+
+    Args:
+        what: a key of `IMPROVEMENTS`.
+        today: a dict of one `Runs` for each of them.
+
+    Returns:
+        A list of lines.
+    """
+    one, plain, advanced = (today[key] for key in (what, "none", "all three"))
+    n = len(one.metrics)
+    if n < 3 or min(len(plain.metrics), len(advanced.metrics)) < 3:
+        return [f"No verdict on {what} alone with today's rules yet: {n} of 3 runs are there."]
+    better = welch(one.accuracies, plain.accuracies)[1] > 0
+    worse = welch(one.accuracies, advanced.accuracies)[2] < 0
+    verdict = "is not" if worse else "is" if better else "is open: it may be"
+    share, low, high = share_of_gain(one.accuracies, plain.accuracies, advanced.accuracies)
+    return [
+        difference(one, plain),
+        difference(one, advanced),
+        f"{one.name} **{verdict} all of the gain** of {advanced.name}: its share is {share:.2f} "
+        f"({low} to {high}; {len(plain.metrics)} seeds of {plain.name}).",
+        *stability(one, plain),
+    ]
+
+
+def share_of_gain(one, plain, advanced):
+    """Return which share of the gain of `advanced` over `plain` the network `one` brings.
+
+    Args:
+        one: the test accuracies of its runs, numbers from 0 to 1.
+        plain: those of the plain network.
+        advanced: those of the network with all improvements.
+
+    Returns:
+        The share, and as text the least and the greatest that Welch's test of its mean against
+        (1 - share) times the plain one's plus share times the other's does not reject at 5 %
+        (Fieller's interval), within -9 to 9.
+    """
+    shares = np.linspace(-9, 9, 1801)[:, None]
+    weights = np.hstack([np.ones_like(shares), shares - 1, -shares])
+    samples = one, plain, advanced
+    means = np.array([np.mean(sample) for sample in samples])
+    n = np.array([len(sample) for sample in samples])
+    parts = weights**2 * [np.var(sample, ddof=1) for sample in samples] / n
+    freedom = parts.sum(axis=1) ** 2 / (parts**2 / (n - 1)).sum(axis=1)
+    t = np.abs(weights @ means) / np.sqrt(parts.sum(axis=1))
+    kept = shares[t <= stats.t.ppf(0.975, freedom), 0]
+    low = "-9 or less" if kept[0] == -9 else f"{kept[0]:.2f}"
+    high = "9 or more" if kept[-1] == 9 else f"{kept[-1]:.2f}"
+    return (means[0] - means[1]) / (means[2] - means[1]), low, high
+
+
+def table_of_improvements(improvements):
+    """Return the table with a row for each improvement and each set of rules."""
+    head = (
+        "improvement | rules | break down | test accuracy, mean | of each run | "
+        "training accuracy at the end | images with p < 1e-7"
+    )
+    rows = []
+    for what in IMPROVEMENTS:
+        for rules, networks in improvements.items():
+            runs = networks[what]
+            if not runs.metrics:
+                rows.append(f"{what} | {rules} | no run yet | - | - | - | -")
+                continue
+            training = [history["accuracy"][-1] for history in runs.histories]
+            each = (f"{accuracy:.4f}" for accuracy in runs.accuracies)
+            clipped = (str(count_clipped(run_dir)) for run_dir in runs.run_dirs)
+            rows.append(
+                f"{what} | {rules} | {sum(runs.failed)} of {len(runs.failed)} | "
+                f"{np.mean(runs.accuracies):.4f} | {', '.join(each)} | {bounds(training, 4)} | "
+                f"{', '.join(clipped)}"
+            )
+    return table(head, rows)
 
 
 # The pictures
@@ -521,6 +654,56 @@ def plot_sets(sets, path):
         panels[0, 0].set_ylabel("training")
         panels[1, 0].set_ylabel("validation")
         plot.set_ticks(panels[0, 0])
+        figure.savefig(path, dpi=100)
+    return path
+
+
+def plot_improvements(improvements, path):
+    """Draw the runs with each improvement, with the rules of 2017 and today's, 1200 x 900 pixels.
+
+    A column for each improvement: training accuracy, validation accuracy, and below them the
+    test accuracies, all on one scale, that of `plot.scale_by_errors`.
+
+    Args:
+        improvements: what `read_improvements` returns.
+        path: where to draw, a `Path` that ends in `.png`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        OSError: the picture cannot be written.
+    """
+    looks = {"rules of 2017": ("C1", "s"), "today's rules": ("C0", "o")}
+    with plot.style(LETTERS):
+        figure = Figure(figsize=(12, 9), dpi=100, layout="constrained")
+        figure.suptitle("deep_cnn and what improves it, one at a time and all three")
+        figure.supylabel("accuracy, logarithmic in the errors", fontsize=13)
+        panels = figure.subplots(3, len(IMPROVEMENTS), sharex="row", sharey=True)
+        for (*curves, test), what in zip(panels.T, IMPROVEMENTS, strict=True):
+            titles = {"none": "plain", "all three": "all three"}
+            curves[0].set_title(titles.get(what, f"+ {what}"))
+            curves[1].set_xlabel("epoch")
+            for place, (rules, (color, mark)) in enumerate(looks.items()):
+                runs = improvements[rules][what]
+                look = {"color": color, "linewidth": 0.9, "alpha": 0.8}
+                for axes, column in zip(curves, COLUMNS, strict=True):
+                    for history in runs.histories:
+                        plot.plot_curve(axes, history["epoch"], history[column], **look)
+                places = [place] * len(runs.accuracies)
+                test.plot(places, runs.accuracies, mark, color=color, fillstyle="none")
+            test.set_xticks([0, 1], ["2017", "today"])
+            test.set_xlim(-0.7, 1.7)
+        for axes, name in zip(panels[:, 0], ("training", "validation", "test"), strict=True):
+            axes.set_ylabel(name)
+        for axes in panels.flat:
+            plot.scale_by_errors(axes)
+        plot.set_ticks(panels[0, 0])
+        handles = [
+            Line2D([], [], color=color, marker=mark, fillstyle="none", label=rules)
+            for rules, (color, mark) in looks.items()
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
         figure.savefig(path, dpi=100)
     return path
 
