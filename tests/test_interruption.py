@@ -323,10 +323,10 @@ def test_survives_25_kills_at_random_moments(tmp_path):
     seed = time.time_ns()
     print(f"the seed of the random moments: {seed}")  # pytest shows it if this fails
     generator = random.Random(seed)
-    kills = runs = 0
+    kills = begun = 0
     while kills < 25:
-        runs += 1
-        this = runs.Run(NIN, 12, 0, tmp_path / str(runs) / name)
+        begun += 1
+        this = runs.Run(NIN, 12, 0, tmp_path / str(begun) / name)
         while True:
             process = start("tests/train_small.py", *command, this.directory.parent)
             if kills < 25:
@@ -338,4 +338,4 @@ def test_survives_25_kills_at_random_moments(tmp_path):
             assert killed(process) or process.returncode == -signal.SIGTERM, errors
             kills += 1
         assert_complete(this, tmp_path / "whole" / name)
-    print(f"{kills} kills in {runs} runs")
+    print(f"{kills} kills in {begun} runs")
