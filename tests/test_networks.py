@@ -178,7 +178,10 @@ REFUSED = {
         lambda: compiled(layers.Flatten(), dense(9)),
         "gives (9,) for an image: its last layer has to be of 10 digits",
     ),
-    "no Flatten": (lambda: compiled(dense()), "gives (28, 28, 10) for an image: Flatten() is miss"),
+    "no Flatten": (
+        lambda: compiled(layers.MaxPooling2D(), dense()),
+        "gives (14, 14, 10) for an image: Flatten() is missing before its last layer",
+    ),
     "rows": (
         lambda: compiled(dense(), shape=(784,)),
         "takes inputs of (784,), and images are (28, 28, 1): Input(shape=(28, 28, 1))",
