@@ -165,11 +165,10 @@ def test_a_tensorflow_of_other_settings_is_told_in_one_line(case, tmp_path, monk
 
 def test_the_users_own_log_level_shows_tensorflows_log():
     environ = environment(PYTHONPATH=python_path(PROJECT))
-    for level, shown in (("0", True), ("3", False)):
-        environ["TF_CPP_MIN_LOG_LEVEL"] = level
-        command = [sys.executable, "-c", "import machine; machine.start_tensorflow()"]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
-        assert bool(done.stderr) == shown
+    environ["TF_CPP_MIN_LOG_LEVEL"] = "0"  # by default nothing is shown, as other tests see
+    command = [sys.executable, "-c", "import machine; machine.start_tensorflow()"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert done.stderr
 
 
 def test_versions_are_those_of_what_is_imported(monkeypatch):
@@ -185,13 +184,11 @@ def test_versions_are_those_of_what_is_imported(monkeypatch):
 # How Python is started, and with which streams
 
 STARTS = {
-    "optimized": "-OO {} {}",
     "profiled": "-m cProfile {} {}",
     "debugged": "-m pdb -c continue -c quit {} {}",
     "interactive": "-i {} {}",
     "no output": "{} {} >&-",
     "no errors": "{} {} 2>&-",
-    "no input": "{} {} <&-",
 }
 
 

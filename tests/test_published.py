@@ -105,7 +105,7 @@ def assert_model_is_the_trained_one(run_dir, images=10_000):
 
 @pytest.mark.parametrize("run_dir", FIRST, ids=lambda path: path.name)
 def test_model_of_each_network_has_the_predictions_of_its_run(run_dir):
-    assert_model_is_the_trained_one(run_dir, images=2_000)
+    assert_model_is_the_trained_one(run_dir, images=500)
 
 
 @pytest.mark.slow
