@@ -147,16 +147,16 @@ def test_a_run_in_keras_2_0_8_is_the_authors(run_dir):
 def redrawn(pictures, tmp_path):
     """Tell how much each of these published pictures differs from one that is drawn anew."""
     shutil.copytree(PUBLISHED, tmp_path, dirs_exist_ok=True)
-    networks, sets, _ = report.read_all(tmp_path)
+    every = report.read_all(tmp_path)
     for picture in pictures:
         again = tmp_path / picture.relative_to(PUBLISHED)
         again.unlink()
         if picture.stem == "comparison":
-            report.plot_comparison(networks, again)
+            report.plot_comparison(report.networks_of(every), again)
         elif picture.stem == "improvements":
-            report.plot_improvements(report.read_improvements(tmp_path), again)
+            report.plot_improvements(report.improvements_of(every), again)
         elif picture.stem == "fall":
-            report.plot_sets(sets, again)
+            report.plot_sets(report.sets_of(every), again)
         else:
             getattr(plot, f"plot_{picture.stem}")(again.parent)
         published, drawn = map(matplotlib.image.imread, (picture, again))

@@ -64,13 +64,14 @@ def test_the_korean_readme_names_mistakes_as_they_are_named():
 
 
 def test_the_first_paragraphs_count_the_runs():
-    sets = report.read_all(report.PUBLISHED)[1]
+    every = report.read_all(report.PUBLISHED)
+    sets = report.sets_of(every)
     failed = {name: sets[name].failed for name in sets}
     then = failed["rules of 2017"], failed["loss of 2017"]
     assert [(sum(ends), len(ends)) for ends in then] == [(2, 3), (2, 3)]
     assert "again in 2 of 3 runs, with their loss alone in 2 of 3;" in flat(README)
     assert "3번 중 2번, 손실 함수만 그때 것으로 바꿔도 3번 중 2번" in flat(KOREAN)
-    posts = [run for one in report.read_all(report.PUBLISHED)[2][1:] for run in one.failed]
+    posts = [run for one in report.networks_of(every, "-2017")[1:] for run in one.failed]
     assert (sum(posts), len(posts)) == (0, 4)
     assert "two networks never did (4 runs)" in flat(README) and "4번 중 한 번도" in flat(KOREAN)
     with_it = [run for name in sets if name in OLD_LOSS for run in failed[name]]
@@ -85,8 +86,7 @@ def flat(text):
 
 
 def test_the_table_of_networks_is_the_reports():
-    networks, _, _ = report.read_all(report.PUBLISHED)
-    for network in networks:
+    for network in report.networks_of(report.read_all(report.PUBLISHED)):
         n = len(network.accuracies)
         row = (
             f"| {network.name} | {network.metrics[0]['parameters']:,} "

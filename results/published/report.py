@@ -6,7 +6,6 @@ from the runs in its directory, for however many there are, and redraws `compari
 """
 
 import itertools
-import re
 import sys
 from pathlib import Path
 
@@ -26,7 +25,8 @@ with machine.explain_missing_package():
     from runs import AUTHORS_TEST_ACCURACY, read_run, read_table
 
 PUBLISHED = Path(__file__).parent
-NETWORKS = ("deep_cnn", "deep_cnn_advanced", "deep_cnn_advanced_nin")
+PLAIN = "deep_cnn"
+NETWORKS = (PLAIN, "deep_cnn_advanced", "deep_cnn_advanced_nin")
 TEST_IMAGES = 10_000
 VALIDATION_IMAGES = 12_000
 TRAINING_IMAGES = 48_000
@@ -43,12 +43,13 @@ SETS = {
 
 # What the plain network is improved by, and the network that has that and no more.
 IMPROVEMENTS = {
-    "none": "deep_cnn",
+    "none": PLAIN,
     "He initialization": "deep_cnn_he",
     "batch normalization": "deep_cnn_bn",
     "dropout": "deep_cnn_dropout",
     "all three": "deep_cnn_advanced",
 }
+_, *ALONE, _ = IMPROVEMENTS
 
 # The pictures: large letters, as a README shows them smaller; what is from here in blue, what is
 # the author's in black.
@@ -63,26 +64,26 @@ AUTHORS_POINT = {"color": "black", "marker": "D", "markersize": 8, "linestyle": 
 
 def main():
     """Print the texts of the report and redraw its pictures."""
-    networks, sets, then = read_all(PUBLISHED)
-    improvements = read_improvements(PUBLISHED)
-    lines = [*texts(networks, sets, then), *texts_on_improvements(improvements)]
-    print(*lines, sep="\n\n", end="\n\n")
-    print(plot_comparison(networks, PUBLISHED / "comparison.png"))
-    print(plot_sets(sets, PUBLISHED / "fall.png"))
-    print(plot_improvements(improvements, PUBLISHED / "improvements.png"))
+    every = read_all(PUBLISHED)
+    print(*texts(every), sep="\n\n", end="\n\n")
+    print(plot_comparison(networks_of(every), PUBLISHED / "comparison.png"))
+    print(plot_sets(sets_of(every), PUBLISHED / "fall.png"))
+    print(plot_improvements(improvements_of(every), PUBLISHED / "improvements.png"))
 
 
-def texts(networks, sets, then):
+def texts(every):
     """Return the texts of the report that follow from what `read_all` returns, strings."""
+    networks, then = networks_of(every), networks_of(every, "-2017")
+    sets, improvements = sets_of(every), improvements_of(every)
     return [
         table_of_networks(networks),
         verdicts(networks),
-        table_of_runs(networks),
-        table_of_the_plain_curve(networks[0]),
+        table_of_runs([*networks, *then]),
         bullets(verdict_on(rules, runs) for rules, runs in sets.items()),
         table_of_sets(sets),
-        bullets([*(f"{runs.name}: {how_many_fail(runs)}." for runs in then), *comparisons(then)]),
-        table_of_runs(then),
+        bullets([*(f"{runs.name}: {how_many_fail(runs)}." for runs in then[1:]), *rescues(then)]),
+        verdicts_on_improvements(improvements),
+        table_of_improvements(improvements),
     ]
 
 
@@ -92,21 +93,17 @@ def texts(networks, sets, then):
 class Runs:
     """The runs of one network by one set of rules; each list has one item for each run, by seed."""
 
-    def __init__(self, results, name, seeds=None):
-        """Read the runs of 100 epochs of the network called `name` in the `Path` `results`.
+    def __init__(self, name, run_dirs, runs):
+        """Take what `runs.read_run` read.
 
         Args:
-            results: the `Path` of the directory of the runs.
             name: of the network, with its rules if they are not today's.
-            seeds: how many of the first seeds count; all if it is None.
-
-        Raises:
-            OSError, ValueError, KeyError, TypeError: as `runs.read_run`.
+            run_dirs: a list of the `Path`s of the runs.
+            runs: a list of the metrics and the history of each.
         """
         self.name = name
         self.authors_accuracy = AUTHORS_TEST_ACCURACY.get(name.split("-")[0])
-        self.run_dirs = run_dirs_of(results, name)[:seeds]
-        runs = [read_run(path) for path in self.run_dirs]
+        self.run_dirs = run_dirs
         self.metrics = [metrics for metrics, _ in runs]
         self.histories = [history for _, history in runs]  # each a dict of lists of 100 numbers
         self.accuracies = [metrics["test_accuracy"] for metrics in self.metrics]  # from 0 to 1
@@ -116,33 +113,59 @@ class Runs:
         self.falls = [count_falls(curve) for curve in curves]
         self.spreads = [np.std(curve[50:], ddof=1) for curve in curves]  # over epochs 51 to 100
 
+    def first(self, n):
+        """Return the `Runs` of the first `n` seeds."""
+        runs = list(zip(self.metrics, self.histories, strict=True))
+        return Runs(self.name, self.run_dirs[:n], runs[:n])
+
 
 def read_all(results):
-    """Read all runs of the report, each once; raises as `Runs`.
+    """Read all runs of the report, each once.
 
     Args:
         results: the `Path` of the directory of the runs.
 
     Returns:
-        The runs of `NETWORKS` by today's rules, a list of one `Runs` for each; those of the
-        plain network, a dict of one `Runs` for each key of `SETS`; those of `NETWORKS` by the
-        rules of 2017. Of the plain network three seeds count, as the criterion has it.
+        A dict of one `Runs` for each network by each set of rules, by its name: that of the
+        network, with its rules if they are not today's.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: as `runs.read_run`.
     """
-    _, *others = NETWORKS
-    sets = {rules: Runs(results, f"deep_cnn{suffix}", 3) for rules, suffix in SETS.items()}
-    networks = [sets["today's rules"], *(Runs(results, name) for name in others)]
-    then = [sets["rules of 2017"], *(Runs(results, f"{name}-2017") for name in others)]
-    return networks, sets, then
+    names = {PLAIN + suffix for suffix in SETS.values()}
+    for network in (*NETWORKS, *IMPROVEMENTS.values()):
+        names |= {network, f"{network}-2017"}
+    return {name: read_runs(results, name) for name in names}
 
 
-def read_improvements(results):
-    """Read the runs of the plain network with each of `IMPROVEMENTS`; raises as `Runs`.
+def read_runs(results, name):
+    """Read the runs of 100 epochs of the network called `name`, with its rules, as `read_all`."""
+    run_dirs = run_dirs_of(results, name)
+    return Runs(name, run_dirs, [read_run(path) for path in run_dirs])
+
+
+def networks_of(every, suffix=""):
+    """Return a list of one `Runs` for each of `NETWORKS`, by the rules that `suffix` stands for.
+
+    Of the plain network three seeds count, as the criterion has it.
+    """
+    plain, *others = (every[name + suffix] for name in NETWORKS)
+    return [plain.first(3), *others]
+
+
+def sets_of(every):
+    """Return a dict of one `Runs` of the plain network, of three seeds, for each key of `SETS`."""
+    return {rules: every[PLAIN + suffix].first(3) for rules, suffix in SETS.items()}
+
+
+def improvements_of(every):
+    """Return the runs of the plain network with each of `IMPROVEMENTS`, of all seeds.
 
     Returns:
         For the rules of 2017 and for today's, a dict of one `Runs` for each improvement.
     """
     return {
-        rules: {what: Runs(results, name + SETS[rules]) for what, name in IMPROVEMENTS.items()}
+        rules: {what: every[name + SETS[rules]] for what, name in IMPROVEMENTS.items()}
         for rules in ("rules of 2017", "today's rules")
     }
 
@@ -265,39 +288,13 @@ def table_of_networks(networks):
 
 def table_of_runs(networks):
     """Return the table with a row for each run."""
-    head = (
-        "network | seed | test accuracy | wrong | validation at the end | falls | spread | "
-        "trained on"
-    )
+    head = "network | seed | test accuracy | wrong | falls | spread"
     rows = [
         f"{runs.name} | {metrics['seed']} | {runs.accuracies[i]:.4f} | {runs.wrong[i]} | "
-        f"{runs.histories[i]['val_accuracy'][-1]:.4f} | {runs.falls[i]} | {runs.spreads[i]:.4f} | "
-        f"{', then '.join(map(brief, metrics['devices']))}"
+        f"{runs.falls[i]} | {runs.spreads[i]:.4f}"
         for runs in networks
         for i, metrics in enumerate(runs.metrics)
     ]
-    return table(head, rows)
-
-
-def brief(device):
-    """Shorten the name of a device: of the numbers of an x86 processor, keep family and model."""
-    cpu = r" \(vendor_id \S+ cpu family (\S+) model (\S+)\)"
-    return re.sub(r"\(R\)| Processor", "", re.sub(cpu, r" \1/\2", device))
-
-
-def table_of_the_plain_curve(plain):
-    """Return the table that lays the author's curves of the plain network beside its runs."""
-    head = (
-        "epoch | training accuracy: the author's | here | validation accuracy: the author's | here"
-    )
-    _, *authors = posts_curves(plain.name)
-    rows = []
-    for epoch in range(60, 101, 10):
-        row = f"{epoch}"
-        for curve, column in zip(authors, COLUMNS, strict=True):
-            here = [history[column][epoch - 1] for history in plain.histories]
-            row += f" | {curve[epoch - 1]:.4f} | {bounds(here, 4)}"
-        rows.append(row)
     return table(head, rows)
 
 
@@ -307,8 +304,8 @@ def table_of_sets(sets):
         "rules | seed | breaks down | ends below its best by | training accuracy at the end | "
         "wrong | of these with p < 1e-7"
     )
-    _, training, _ = posts_curves("deep_cnn")
-    authors = wrong(AUTHORS_TEST_ACCURACY["deep_cnn"])
+    _, training, _ = posts_curves(PLAIN)
+    authors = wrong(AUTHORS_TEST_ACCURACY[PLAIN])
     rows = [f"the author's run | - | {end_of(training)} | {authors} | unknown"]
     for rules, runs in sets.items():
         rows += [
@@ -341,21 +338,25 @@ def bullets(lines):
 
 def verdicts(networks):
     """Return the verdicts, a list of Markdown; of one seed alone, none can be given."""
-    lines = [reproduction(runs) for runs in networks if len(runs.metrics) > 1]
-    return bullets([*lines, *comparisons(networks)])
-
-
-def comparisons(networks):
-    """Return the lines that compare the networks, and name those that have too few runs for it."""
-    plain, advanced, nin = networks
     ready = [runs for runs in networks if len(runs.metrics) > 1]
+    lines = [reproduction(runs) for runs in ready]
+    _, advanced, nin = networks
+    if advanced in ready and nin in ready:
+        lines.append(difference(advanced, nin))
+    return bullets([*lines, *rescues(networks)])
+
+
+def rescues(networks):
+    """Return the lines that compare the post's two networks with the plain one.
+
+    They name those of the three that have too few runs for it.
+    """
+    plain, *others = networks
     lines = []
-    for one, other in ((advanced, nin), (advanced, plain), (nin, plain)):
-        if one in ready and other in ready:
-            lines.append(difference(one, other))
-            if other is plain:
-                lines += stability(one, plain)
-    waiting = [runs.name for runs in networks if runs not in ready]
+    for one in others:
+        if min(len(one.metrics), len(plain.metrics)) > 1:
+            lines += [difference(one, plain), stability(one, plain)]
+    waiting = [runs.name for runs in networks if len(runs.metrics) < 2]
     if waiting:
         lines.append(f"No verdict on {', '.join(waiting)} yet: that takes two seeds.")
     return lines
@@ -402,21 +403,17 @@ def span(values, digits):
 
 
 def stability(one, plain):
-    """Tell of each measure whether all runs of a network have less, or more, than all plain ones.
-
-    Returns:
-        Two lines: by the falls, by the spread.
-    """
-    lines = []
+    """Tell of each measure whether all runs of a network have less, or more, than all plain."""
+    parts = []
     measures = ("falls", one.falls, plain.falls, 0), ("spread", one.spreads, plain.spreads, 4)
     for measure, here, there, digits in measures:
         less, more = max(here) < min(there), min(here) > max(there)
         verdict = "more" if less else "less" if more else "not more"
-        lines.append(
-            f"{one.name} **is {verdict} stable** than {plain.name} by its {measure}: "
-            f"{bounds(here, digits)} against {bounds(there, digits)}."
+        parts.append(
+            f"**is {verdict} stable** by its {measure}, "
+            f"{bounds(here, digits)} against {bounds(there, digits)}"
         )
-    return lines
+    return f"Beside {plain.name}, {one.name} {', and '.join(parts)}."
 
 
 def how_many_fail(runs):
@@ -445,40 +442,50 @@ def verdict_on(rules, runs):
 # Which of the three improvements does it
 
 
-def texts_on_improvements(improvements):
-    """Return the verdicts and the table on what `read_improvements` returns, two strings."""
-    then, today = improvements["rules of 2017"], improvements["today's rules"]
-    alone = [what for what in IMPROVEMENTS if what not in ("none", "all three")]
-    lines = [rescue(what, then[what]) for what in alone]
-    for what in alone:
-        lines += gain(what, today)
-    return [bullets(lines), table_of_improvements(improvements)]
+def verdicts_on_improvements(improvements):
+    """Return the verdicts on each improvement alone, a list of Markdown.
+
+    Args:
+        improvements: what `improvements_of` returns.
+    """
+    lines = []
+    for rules, networks in improvements.items():
+        tell = rescue if rules == "rules of 2017" else gain
+        waiting = []
+        for what in ALONE:
+            verdict = tell(what, networks)
+            lines += verdict
+            if not verdict:
+                waiting.append(f"{what} ({len(networks[what].metrics)} of 3 runs)")
+        if waiting:
+            lines.append(f"{rules}: no verdict yet on {', '.join(waiting)}.")
+    return bullets(lines)
 
 
-def rescue(what, runs):
-    """Tell whether an improvement alone rescues the plain network from the rules of 2017."""
+def rescue(what, then):
+    """Tell whether an improvement alone rescues the plain network from the rules of 2017.
+
+    Args:
+        what: one of `ALONE`.
+        then: a dict of one `Runs` for each of `IMPROVEMENTS`.
+
+    Returns:
+        A list of lines, empty if there are too few runs.
+    """
+    runs = then[what]
     failed, n = sum(runs.failed), len(runs.failed)
     if failed < 2 and n < 3:
-        return f"No verdict on {what} alone with the rules of 2017 yet: {n} of 3 runs are there."
+        return []
     verdict = "does not rescue" if failed > 1 else "is open: it may rescue" if failed else "rescues"
     count = how_many_fail(runs)
-    return f"With the rules of 2017 {what} alone **{verdict}** the plain network: {count}."
+    return [f"With the rules of 2017 {what} alone **{verdict}** the plain network: {count}."]
 
 
 def gain(what, today):
-    """Tell what an improvement alone is worth with today's rules.
-
-    Args:
-        what: a key of `IMPROVEMENTS`.
-        today: a dict of one `Runs` for each of them.
-
-    Returns:
-        A list of lines.
-    """
+    """Tell what an improvement alone is worth with today's rules; as `rescue`."""
     one, plain, advanced = (today[key] for key in (what, "none", "all three"))
-    n = len(one.metrics)
-    if n < 3 or min(len(plain.metrics), len(advanced.metrics)) < 3:
-        return [f"No verdict on {what} alone with today's rules yet: {n} of 3 runs are there."]
+    if min(len(runs.metrics) for runs in (one, plain, advanced)) < 3:
+        return []
     better = welch(one.accuracies, plain.accuracies)[1] > 0
     worse = welch(one.accuracies, advanced.accuracies)[2] < 0
     verdict = "is not" if worse else "is" if better else "is open: it may be"
@@ -488,7 +495,7 @@ def gain(what, today):
         difference(one, advanced),
         f"{one.name} **{verdict} all of the gain** of {advanced.name}: its share is {share:.2f} "
         f"({low} to {high}; {len(plain.metrics)} seeds of {plain.name}).",
-        *stability(one, plain),
+        stability(one, plain),
     ]
 
 
@@ -520,7 +527,7 @@ def share_of_gain(one, plain, advanced):
 
 
 def table_of_improvements(improvements):
-    """Return the table with a row for each improvement and each set of rules."""
+    """Return the table with a row for each improvement by each set of rules, if it has runs."""
     head = (
         "improvement | rules | break down | test accuracy, mean | of each run | "
         "training accuracy at the end | images with p < 1e-7"
@@ -530,7 +537,6 @@ def table_of_improvements(improvements):
         for rules, networks in improvements.items():
             runs = networks[what]
             if not runs.metrics:
-                rows.append(f"{what} | {rules} | no run yet | - | - | - | -")
                 continue
             training = [history["accuracy"][-1] for history in runs.histories]
             each = (f"{accuracy:.4f}" for accuracy in runs.accuracies)
@@ -640,7 +646,7 @@ def plot_sets(sets, path):
         figure.suptitle(title)
         figure.supylabel("accuracy, logarithmic in the errors", fontsize=13)
         panels = figure.subplots(2, len(sets), sharex=True, sharey=True)
-        epochs, *authors = posts_curves("deep_cnn")
+        epochs, *authors = posts_curves(PLAIN)
         for (top, bottom), (rules, runs) in zip(panels.T, sets.items(), strict=True):
             n = len(runs.metrics)
             top.set_title(f"{rules}\n{n} run{'s' * (n != 1)}")
@@ -665,7 +671,7 @@ def plot_improvements(improvements, path):
     test accuracies, all on one scale, that of `plot.scale_by_errors`.
 
     Args:
-        improvements: what `read_improvements` returns.
+        improvements: what `improvements_of` returns.
         path: where to draw, a `Path` that ends in `.png`.
 
     Returns:
