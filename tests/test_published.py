@@ -25,6 +25,8 @@ REPORT = "results/published/README.md"
 PUBLISHED = PROJECT / "results/published"
 ALL_RUNS = sorted(path.parent for path in PUBLISHED.glob("*/metrics.json"))
 RUNS = [run_dir for run_dir in ALL_RUNS if "-keras2.0.8-" not in run_dir.name]
+# What the post does not have, and the parameters of it.
+IMPROVED = {"deep_cnn_he": 136_310, "deep_cnn_bn": 137_510, "deep_cnn_dropout": 136_310}
 # The first of each network, by today's rules.
 FIRST = [PUBLISHED / f"{name}-100epochs-seed0" for name in report.NETWORKS]
 
@@ -40,8 +42,9 @@ def test_it_is_the_authors_run_on_the_pinned_versions(run_dir):
     suffix = "" if metrics["rules"] == "today" else f"-{metrics['rules']}"
     assert run_dir.name == f"{name}{suffix}-{metrics['epochs']}epochs-seed{metrics['seed']}"
     assert {path.name for path in run_dir.iterdir()} == RESULT_FILES
-    assert (metrics["epochs"], metrics["parameters"]) == (post.EPOCHS, post.PARAMETERS[name][0])
-    assert metrics["authors_test_accuracy"] == post.TEST_ACCURACY[name]
+    assert metrics["epochs"] == post.EPOCHS
+    assert metrics["parameters"] == (IMPROVED.get(name) or post.PARAMETERS[name][0])
+    assert metrics.get("authors_test_accuracy") == post.TEST_ACCURACY.get(name)
     assert history["epoch"] == list(range(1, 101))
     for kind, function in (("median", np.median), ("mean", np.mean)):
         seconds = function(history["seconds"])  # the first runs hold them in metrics.json, too
@@ -70,7 +73,7 @@ def test_their_networks_are_those_of_the_code_now():
 
 def test_they_are_small_enough():
     files = [path for path in PUBLISHED.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 60_000_000
+    assert sum(path.stat().st_size for path in files) < 85_000_000
 
 
 def device_then():
@@ -114,7 +117,8 @@ def test_model_has_the_accuracies_of_its_run(run_dir):
     assert_model_is_the_trained_one(run_dir)
     metrics, history = runs.read_run(run_dir)
     _, (X, y) = split(*load_mnist()[0])
-    _, accuracy = load_model(run_dir, metrics).evaluate(batches(X, y), verbose=0)
+    found = load_model(run_dir, metrics).predict(batches(X, y), verbose=0)
+    accuracy = np.mean(found.argmax(axis=1) == y.argmax(axis=1))
     moved = abs(accuracy - history["val_accuracy"][-1]) * len(X)
     assert moved < moved_images(metrics) + 0.1
 
