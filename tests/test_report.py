@@ -402,7 +402,7 @@ def test_fall_shows_all_runs_and_the_authors(sets, tmp_path, figures):
     for top, bottom, (name, suffix) in zip(*rows, report.SETS.items(), strict=True):
         drops = sets.get(suffix, [])
         n = len(drops)
-        assert top.get_title() == f"{name}\n{n} run{'' if n == 1 else 's'}"
+        assert top.get_title() == f"{name}\n{drops.count(FAILED)} of {n} break down"
         ends = [0.997 - drop for drop in drops], [0.99] * n
         for axes, curve, expected in zip((top, bottom), (training, validation), ends, strict=True):
             authors, *runs = axes.lines

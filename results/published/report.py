@@ -642,14 +642,12 @@ def plot_sets(sets, path):
     """
     with plot.style(LETTERS):
         figure = Figure(figsize=(12, 7), dpi=100, layout="constrained")
-        title = "deep_cnn by the rules of then and now: here in blue, the author's in black"
-        figure.suptitle(title)
+        figure.suptitle("deep_cnn over 100 epochs: the runs here in blue, the author's in black")
         figure.supylabel("accuracy, logarithmic in the errors", fontsize=13)
         panels = figure.subplots(2, len(sets), sharex=True, sharey=True)
         epochs, *authors = posts_curves(PLAIN)
         for (top, bottom), (rules, runs) in zip(panels.T, sets.items(), strict=True):
-            n = len(runs.metrics)
-            top.set_title(f"{rules}\n{n} run{'s' * (n != 1)}")
+            top.set_title(f"{rules}\n{sum(runs.failed)} of {len(runs.failed)} break down")
             bottom.set_xlabel("epoch")
             for axes, column, curve in zip((top, bottom), COLUMNS, authors, strict=True):
                 plot.scale_by_errors(axes)
