@@ -285,6 +285,10 @@ def test_comparison_tells_what_is_what(tmp_path, figures):
 # Why the plain network broke down
 
 
+def history_of(training):
+    return {"accuracy": training, "val_accuracy": STEADY}
+
+
 def ending_below(drop):
     """Training accuracies that end `drop` below their best."""
     return [0.9] * 40 + [0.997] * 50 + [0.997 - drop] * 10
@@ -528,6 +532,34 @@ def test_an_improvement_rescues_if_none_of_three_runs_breaks_down(drops, verdict
     n, failed = len(drops), drops.count(FAILED)
     assert (f"\n| dropout | rules of 2017 | {failed} of {n} |" in table) == (n > 0)
     assert table.count("\n") == 1 + (n > 0)
+
+
+@pytest.mark.parametrize(
+    ("n", "count", "verdict"),
+    [
+        (1, "0 of 3 runs break down, 1 does not learn", "is open: it may rescue"),
+        (3, "0 of 3 runs break down, 3 do not learn", "does not rescue"),
+    ],
+)
+def test_an_improvement_that_does_not_learn_rescues_nothing(n, count, verdict, tmp_path):
+    training = [[0.1] * 100] * n + [STEADY] * (3 - n)
+    write_runs(tmp_path, "deep_cnn_he-2017", [0.1] * n + [0.99] * (3 - n), training)
+    *_, lines, table = texts(tmp_path)
+    assert f"He initialization alone **{verdict}** the plain network: {count}." in lines
+    assert (
+        f"| He initialization | rules of 2017 | {count.replace(' runs break down', '')} |" in table
+    )
+
+
+def test_a_run_learns_that_ends_above_the_authors():
+    """A run that breaks down is not counted twice."""
+    _, training, _ = report.posts_curves(PLAIN)
+    assert np.mean(training[-10:]) == pytest.approx(report.AUTHORS_END, abs=5e-5)
+    ends = {end: [0.9] * 90 + [end] * 10 for end in (0.9640, 0.9641)}
+    assert [report.learns(curve) for curve in ends.values()] == [False, True]
+    curves = map(history_of, (ending_below(0.05), *ends.values()))
+    runs = report.Runs(PLAIN, [], [({"test_accuracy": 0.9}, curve) for curve in curves])
+    assert (runs.failed, runs.unlearned) == ([True, False, False], [False, True, False])
 
 
 @pytest.mark.parametrize(

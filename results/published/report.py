@@ -30,6 +30,8 @@ NETWORKS = (PLAIN, "deep_cnn_advanced", "deep_cnn_advanced_nin")
 TEST_IMAGES = 10_000
 VALIDATION_IMAGES = 12_000
 TRAINING_IMAGES = 48_000
+# Mean training accuracy of the last ten epochs of the author's plain run, in post.csv.
+AUTHORS_END = 0.9640
 COLUMNS = ("accuracy", "val_accuracy")  # of a history: training, validation
 
 # By what the plain network was trained, and what stands for it in the names of the directories.
@@ -108,7 +110,9 @@ class Runs:
         self.histories = [history for _, history in runs]  # each a dict of lists of 100 numbers
         self.accuracies = [metrics["test_accuracy"] for metrics in self.metrics]  # from 0 to 1
         self.wrong = [wrong(accuracy) for accuracy in self.accuracies]
-        self.failed = [fails(history["accuracy"]) for history in self.histories]
+        training = [history["accuracy"] for history in self.histories]
+        self.failed = [fails(curve) for curve in training]
+        self.unlearned = [not learns(curve) and not fails(curve) for curve in training]
         curves = [history["val_accuracy"] for history in self.histories]
         self.falls = [count_falls(curve) for curve in curves]
         self.spreads = [np.std(curve[50:], ddof=1) for curve in curves]  # over epochs 51 to 100
@@ -231,6 +235,12 @@ def fails(training):
     """Tell whether a run breaks down: whether it ends 0.005 or more below its best."""
     # In images of ten epochs, whole numbers: a difference of accuracies is not exact.
     return round(10 * TRAINING_IMAGES * below_best(training)) >= 0.005 * 10 * TRAINING_IMAGES
+
+
+def learns(training):
+    """Tell whether a run ends above the author's, which broke down, in the mean of ten epochs."""
+    images = 10 * TRAINING_IMAGES  # of ten epochs, whole numbers, as in `fails`
+    return round(images * np.mean(training[-10:])) > round(images * AUTHORS_END)
 
 
 def count_clipped(run_dir):
@@ -416,9 +426,11 @@ def stability(one, plain):
     return f"Beside {plain.name}, {one.name} {', and '.join(parts)}."
 
 
-def how_many_fail(runs):
-    """Tell how many of the runs of a network break down."""
-    return f"{sum(runs.failed)} of {len(runs.failed)} runs break down"
+def how_many_fail(runs, noun=" runs break down"):
+    """Tell how many of the runs of a network break down, and how many do not learn, if any."""
+    unlearned = sum(runs.unlearned)
+    rest = f", {unlearned} do{'es' * (unlearned == 1)} not learn" if unlearned else ""
+    return f"{sum(runs.failed)} of {len(runs.failed)}{noun}{rest}"
 
 
 def verdict_on(rules, runs):
@@ -473,7 +485,7 @@ def rescue(what, then):
         A list of lines, empty if there are too few runs.
     """
     runs = then[what]
-    failed, n = sum(runs.failed), len(runs.failed)
+    failed, n = sum(runs.failed + runs.unlearned), len(runs.failed)
     if failed < 2 and n < 3:
         return []
     verdict = "does not rescue" if failed > 1 else "is open: it may rescue" if failed else "rescues"
@@ -542,7 +554,7 @@ def table_of_improvements(improvements):
             each = (f"{accuracy:.4f}" for accuracy in runs.accuracies)
             clipped = (str(count_clipped(run_dir)) for run_dir in runs.run_dirs)
             rows.append(
-                f"{what} | {rules} | {sum(runs.failed)} of {len(runs.failed)} | "
+                f"{what} | {rules} | {how_many_fail(runs, '')} | "
                 f"{np.mean(runs.accuracies):.4f} | {', '.join(each)} | {bounds(training, 4)} | "
                 f"{', '.join(clipped)}"
             )
