@@ -212,7 +212,9 @@ def draw_accuracy(picture, metrics, history):
     with style():
         figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
         figure.suptitle(title)
-        for axes in figure.subplots(1, 2):
+        titles = "training and validation accuracy", "the same, enlarged"
+        for axes, title in zip(figure.subplots(1, 2), titles, strict=True):
+            axes.set_title(title)
             plot_curve(axes, history["epoch"], history["accuracy"], label="training")
             plot_curve(axes, history["epoch"], history["val_accuracy"], label="validation")
             if authors:

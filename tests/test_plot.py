@@ -43,8 +43,11 @@ def image(tmp_path_factory):
     return picture(run_dir)
 
 
-def test_size(image):
-    assert image.shape == (500, 1200, 3)
+def test_size_and_titles(tmp_path, figures):
+    plot.plot_accuracy(long_run(tmp_path))
+    assert picture(tmp_path).shape == (500, 1200, 3)
+    titles = [axes.get_title() for axes in figures[0].axes]
+    assert titles == ["training and validation accuracy", "the same, enlarged"]
 
 
 @pytest.mark.parametrize("panel", [LEFT, RIGHT])
