@@ -10,6 +10,8 @@ from helpers import PROJECT, run
 
 import models
 import runs
+import train
+from data import load_mnist
 
 README = (PROJECT / "results/published/README.md").read_text(encoding="utf-8").splitlines()
 THEN = "Keras 2.0.8 on TensorFlow 1.3.0"
@@ -95,6 +97,16 @@ def test_the_loss_of_2017_is_the_crossentropy_where_it_does_not_clip(p):
     loss, gradient = facts.loss_and_gradient(p, models.loss_of_2017())
     assert loss == pytest.approx(-np.log(p), rel=1e-4, abs=1e-6)
     assert gradient == pytest.approx(p - 1, rel=1e-4)
+
+
+def test_nine_in_ten_images_begin_beyond_the_clip_with_he_normal_alone():
+    (X, y), _ = load_mnist()
+    for seed in range(3):
+        network = train.build(runs.Run("deep_cnn_he", 1, seed, None, "2017"))
+        p = (network.predict(X[:1000], batch_size=100, verbose=0) * y[:1000]).sum(axis=1)
+        assert np.mean(p < 1e-7) == pytest.approx(0.9, abs=0.01)
+    text = " ".join(" ".join(README).split())
+    assert "90 % of the first 1,000 training images have p < 1e-7 before" in text
 
 
 def test_weights_are_drawn_by_the_rules_of_2017():
