@@ -90,7 +90,7 @@ def moved_images(metrics):
 def assert_model_is_the_trained_one(run_dir, images=10_000):
     """Exactly where it was trained; another processor's rounding may move an image or two.
 
-    It is known by its predictions of the first `images`.
+    It is known by its predictions of the first `images`. Returns the model.
     """
     metrics = runs.read_metrics(run_dir)
     model = load_model(run_dir, metrics)
@@ -104,6 +104,7 @@ def assert_model_is_the_trained_one(run_dir, images=10_000):
     moved = np.not_equal(found["prediction"], prediction)
     assert np.count_nonzero(moved) <= moved_images(metrics)
     assert np.allclose(found["probability"], probability, rtol=0.01, atol=1e-3)
+    return model
 
 
 @pytest.mark.parametrize("run_dir", FIRST, ids=lambda path: path.name)
@@ -114,10 +115,10 @@ def test_model_of_each_network_has_the_predictions_of_its_run(run_dir):
 @pytest.mark.slow
 @pytest.mark.parametrize("run_dir", ALL_RUNS, ids=lambda path: path.name)
 def test_model_has_the_accuracies_of_its_run(run_dir):
-    assert_model_is_the_trained_one(run_dir)
+    model = assert_model_is_the_trained_one(run_dir)
     metrics, history = runs.read_run(run_dir)
     _, (X, y) = split(*load_mnist()[0])
-    found = load_model(run_dir, metrics).predict(batches(X, y), verbose=0)
+    found = model.predict(batches(X, y), verbose=0)
     accuracy = np.mean(found.argmax(axis=1) == y.argmax(axis=1))
     moved = abs(accuracy - history["val_accuracy"][-1]) * len(X)
     assert moved < moved_images(metrics) + 0.1

@@ -112,7 +112,8 @@ class Runs:
         self.wrong = [wrong(accuracy) for accuracy in self.accuracies]
         training = [history["accuracy"] for history in self.histories]
         self.failed = [fails(curve) for curve in training]
-        self.unlearned = [not learns(curve) and not fails(curve) for curve in training]
+        ends = zip(self.failed, training, strict=True)
+        self.unlearned = [not (failed or learns(curve)) for failed, curve in ends]
         curves = [history["val_accuracy"] for history in self.histories]
         self.falls = [count_falls(curve) for curve in curves]
         self.spreads = [np.std(curve[50:], ddof=1) for curve in curves]  # over epochs 51 to 100
@@ -659,7 +660,7 @@ def plot_sets(sets, path):
         panels = figure.subplots(2, len(sets), sharex=True, sharey=True)
         epochs, *authors = posts_curves(PLAIN)
         for (top, bottom), (rules, runs) in zip(panels.T, sets.items(), strict=True):
-            top.set_title(f"{rules}\n{sum(runs.failed)} of {len(runs.failed)} break down")
+            top.set_title(f"{rules}\n{how_many_fail(runs, ' break down')}")
             bottom.set_xlabel("epoch")
             for axes, column, curve in zip((top, bottom), COLUMNS, authors, strict=True):
                 plot.scale_by_errors(axes)
