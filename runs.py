@@ -37,6 +37,7 @@ AUTHORS_TEST_ACCURACY = {
 }
 GOES_ON = "the same command goes on after the last finished epoch"
 TO_START_OVER = "to start this run over, move that file away"
+BESIDE_IT = "to train this one beside it, choose another --output"
 
 
 @dataclass(frozen=True)
@@ -200,8 +201,12 @@ def starting_state(run, model):
     except ValueError as error:
         raise RunError(f"{run.state_file} {error}; {TO_START_OVER}") from error
     different = differences(state.identity, here.identity)
+    if different.startswith(("network.", "compilation.")):  # its first, so all of them
+        other = f"is {of_another_network(run)}; {TO_START_OVER}. Different: {different}"
+        raise RunError(f"{run.state_file} {other}")
     if different:
-        raise RunError(f"{run.state_file} is of another run: {different}; {TO_START_OVER}")
+        other = f"is of another run ({different}); {BESIDE_IT}; {TO_START_OVER}"
+        raise RunError(f"{run.state_file} {other}")
     done = len(state.history)
     if done > run.epochs:
         different = f"has {done} epochs and this run {run.epochs}"
@@ -216,6 +221,14 @@ def starting_state(run, model):
         print(f"{run.model}: the code has changed since epoch {done}: {changed}")
         state.code += here.code
     return state
+
+
+def of_another_network(run):
+    """Tell that what is there is of another network than `run`, and how to train that one, too."""
+    return (
+        f"of another network than {run.model} in models.py is now; {BESIDE_IT}, or give it a name "
+        "of its own in MODELS"
+    )
 
 
 def write_state(run, state):
@@ -459,12 +472,9 @@ def tell_finished(run, metrics, model):
     code = metrics.get("code_sha256", [LOADED_CODE])[-1]
     end = "; to train it anew, move it away"
     if different:
-        end = f" under other settings ({different}); to train it beside, choose another --output"
+        end = f" under other settings ({different}); {BESIDE_IT}"
     elif metrics.get("network_sha256") not in (None, digest_of(model)):
-        end = (
-            f", but of another network than {run.model} in models.py is now; to train this one "
-            "beside it, give it a name of its own in MODELS, or choose another --output"
-        )
+        end = f", but {of_another_network(run)}"
     elif code != LOADED_CODE:
         end = f", by other code ({changed_files(code, LOADED_CODE)}){end}"
     print(f"{run.directory} is finished{end}")

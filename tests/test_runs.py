@@ -113,7 +113,7 @@ def test_a_finished_run_under_other_settings_is_told_so(done):
         "environment.TF_ENABLE_ONEDNN_OPTS: None there, 1 here, "
         "environment.ONEDNN_MAX_CPU_ISA: AVX2 there, None here"
     )
-    assert f"is finished under other settings ({different}); to train it beside, " in output
+    assert f"is finished under other settings ({different}); to train this one beside it, " in output
 
 
 def test_a_finished_run_of_other_code_is_told_so(done):
@@ -361,14 +361,16 @@ EDITS = {
 def test_state_of_a_network_edited_since_is_refused(case, interrupted, monkeypatch):
     build, part = EDITS[case]
     monkeypatch.setitem(models.MODELS, NIN, build)
-    assert_refused(interrupted(), part)
+    beside = "choose another --output, or give it a name of its own"
+    assert_refused(interrupted(), f"is of another network than {NIN} in models.py", beside, part)
 
 
 @pytest.mark.parametrize(("name", "value"), [("BATCH_SIZE", 64), ("VALIDATION_SPLIT", 0.1)])
 def test_state_of_another_training_constant_is_refused(name, value, interrupted, monkeypatch):
     before = getattr(runs, name)
     monkeypatch.setattr(runs, name, value)
-    assert_refused(interrupted(), f"{name.lower()}: {before} there, {value} here")
+    different = f"is of another run ({name.lower()}: {before} there, {value} here)"
+    assert_refused(interrupted(), different, "choose another --output")
 
 
 def test_differences_are_few_and_in_order():
