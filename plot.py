@@ -30,7 +30,8 @@ with machine.explain_missing_package():
     from data import load_mnist
     from runs import read_metrics, read_predictions, read_run
 
-ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+ACCURACY_TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1)
+LINEAR_ERRORS = 0.0005  # the share of errors below which the scale of accuracies is linear
 # Where DejaVu Sans, Matplotlib's own, has no such letters: what Windows, macOS and Linux have.
 KOREAN_FONTS = "Malgun Gothic", "Apple SD Gothic Neo", "Noto Sans CJK KR", "NanumGothic"
 # What makes a run, besides what its title names and its seed: by its name in metrics.json, how a
@@ -130,7 +131,7 @@ def tell_once(line):
 
 
 def scale_by_errors(axes):
-    """Let an axis of accuracies be logarithmic in the errors, up to 0.9995.
+    """Let an axis of accuracies be logarithmic in the errors, and linear from 0.9995 to 1.
 
     So 0.99 and 0.995 lie as far apart as 0.98 and 0.99, and no run falls out of it.
     """
@@ -139,17 +140,21 @@ def scale_by_errors(axes):
 
 
 def from_accuracy(accuracy):
-    """Return where accuracies stand on the scale of `scale_by_errors`, which ends at 0.9995.
+    """Return where accuracies stand on the scale of `scale_by_errors`.
 
     Args:
         accuracy: a number or an array; so is what is returned.
     """
-    return -np.log10(np.maximum(1 - accuracy, 0.0005))
+    errors = 1 - accuracy
+    linear = np.maximum(LINEAR_ERRORS - errors, 0) / (LINEAR_ERRORS * np.log(10))
+    return linear - np.log10(np.maximum(errors, LINEAR_ERRORS))
 
 
 def to_accuracy(position):
     """Return the accuracies, a number or an array, at positions of that scale."""
-    return 1 - 10.0**-position
+    end = -np.log10(LINEAR_ERRORS)
+    linear = np.maximum(position - end, 0) * LINEAR_ERRORS * np.log(10)
+    return linear + 1 - 10.0 ** -np.minimum(position, end)
 
 
 def set_ticks(axes):

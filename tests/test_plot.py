@@ -238,10 +238,18 @@ def test_comparison_shows_runs_of_any_networks_seeds_and_epochs(tmp_path, figure
         "mine, 3 epochs: test accuracy 0.9233 (mean of 3 seeds, whose median is thick)",
         "mine, 1 epoch, seed 0: test accuracy 0.2500",
     ]
-    # A training accuracy of 1 stands where 0.9995 does, and pulls the lower end nowhere.
-    assert plot.from_accuracy(1.0) == plot.from_accuracy(0.9995) < 3.4
+    # A training accuracy of 1 lies within, and pulls the lower end nowhere.
     low, high = training.get_ylim()
-    assert 0 <= low < 0.2 and high > 0.9995
+    assert 0 <= low < 0.2 and 1 < high < 1.0005 and 1 in training.get_yticks()
+
+
+def test_scale_is_logarithmic_in_the_errors_and_ends_without_a_bend():
+    accuracies = np.array([0, 0.9, 0.99, 0.9995, 0.99975, 1, 1.0001])
+    positions = plot.from_accuracy(accuracies)
+    assert positions[:3] == pytest.approx([0, 1, 2])
+    assert plot.to_accuracy(positions) == pytest.approx(accuracies, abs=1e-12)
+    before, end, after = plot.from_accuracy(np.array([0.999499, 0.9995, 0.999501]))
+    assert after - end == pytest.approx(end - before, rel=0.01)
 
 
 @pytest.mark.parametrize(

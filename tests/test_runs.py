@@ -113,7 +113,7 @@ def test_a_finished_run_under_other_settings_is_told_so(done):
         "environment.TF_ENABLE_ONEDNN_OPTS: None there, 1 here, "
         "environment.ONEDNN_MAX_CPU_ISA: AVX2 there, None here"
     )
-    assert f"is finished under other settings ({different}); to train this one beside it, " in output
+    assert f"is finished under other settings ({different}); to train this one beside" in output
 
 
 def test_a_finished_run_of_other_code_is_told_so(done):
