@@ -1,8 +1,8 @@
 """Not a test of the suite: kills train_2017.py in Keras 2.0.8 itself, and lets it go on.
 
 `keras2017/bin/python tests/check_train_2017.py`, in the environment that train_2017.py names,
-trains each network on few images and prints a line for each, or ends with the assertion that
-does not hold.
+trains each network on few images and prints a line for each, and two on the race of the update, or
+ends with the assertion that does not hold.
 """
 
 import hashlib
@@ -110,9 +110,35 @@ def check(name):
     print(name + ": goes on after a kill as it should")
 
 
+def gradient_error(*wait):
+    """Return how far the gradients of a first step are from those of the initial weights.
+
+    The largest, over the variables, of the norm of the difference, relative to the norm.
+    """
+    keras.backend.clear_session()
+    model = train_2017.compiled_model(train_2017.parse_arguments(["deep_cnn", *wait]), 0)
+    ((X, y), _), inner = train_2017.load_mnist(), model.model
+    inputs = inner.inputs + inner.targets + inner.sample_weights
+    gradients = keras.backend.gradients(inner.total_loss, inner.trainable_weights)
+    expected = keras.backend.function(inputs, gradients)([X[:50], y[:50], np.ones(50)])
+    model.train_on_batch(X[:50], y[:50])
+    found = [10 * moment for moment in model.optimizer.get_weights()[1 : len(gradients) + 1]]
+    norm = np.linalg.norm
+    return max(norm(found[i] - gradient) / norm(gradient) for i, gradient in enumerate(expected))
+
+
+def check_update():
+    errors = [gradient_error() for _ in range(10)]
+    waiting = [gradient_error("--wait") for _ in range(10)]
+    print(f"errors of the first gradients: {min(errors):.0e} to {max(errors):.0e} in ten tries")
+    print(f"with an update that waits: {min(waiting):.0e} to {max(waiting):.0e}")
+    assert max(waiting) < 1e-4
+
+
 if __name__ == "__main__":
     if sys.argv[1:]:
         child(*sys.argv[1:])
     else:
+        check_update()
         for name in train_2017.AUTHORS_TEST_ACCURACY:
             check(name)

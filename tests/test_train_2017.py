@@ -41,14 +41,17 @@ def test_layers_are_the_authors(name):
         assert layer.get_config() | {"name": today.name} == today.get_config()
 
 
+@pytest.mark.parametrize("adam_class", ["Adam", "WaitingAdam"])
 @pytest.mark.parametrize(("seed", "epochs_done"), [(0, 0), (0, 2), (1, 0)])
-def test_a_network_is_seeded_and_compiled(seed, epochs_done, monkeypatch):
+def test_a_network_is_seeded_and_compiled(seed, epochs_done, adam_class, monkeypatch):
     """With stand-ins for what Keras 3 has no longer; all calls, in their order."""
     calls = mock.Mock()
     monkeypatch.setattr(train_2017.tf, "set_random_seed", calls.seed_tensorflow, raising=False)
     monkeypatch.setattr(train_2017, "network", calls.network)
-    monkeypatch.setattr(train_2017, "Adam", calls.Adam)
-    assert train_2017.compiled_model(NAME, seed, epochs_done) is calls.network.return_value
+    monkeypatch.setattr(train_2017, adam_class, calls.Adam)
+    wait = ["--wait"] * (adam_class == "WaitingAdam")
+    options = train_2017.parse_arguments([NAME, "--seed", str(seed), *wait])
+    assert train_2017.compiled_model(options, epochs_done) is calls.network.return_value
     numpy = np.random.RandomState([seed, epochs_done])
     adam = calls.Adam.return_value
     assert calls.mock_calls == [
@@ -153,9 +156,9 @@ def network(monkeypatch, tmp_path):
     """The list of the networks that were built; the last one is in training."""
     networks = []
 
-    def build(name, seed, epochs_done):
+    def build(options, epochs_done):
         networks.append(Network())
-        networks[-1].built = name, seed, epochs_done
+        networks[-1].built = options.model, options.seed, epochs_done
         return networks[-1]
 
     images = np.zeros((20, 28, 28, 1), "uint8"), np.eye(2)[[0, 1] * 10]
@@ -166,9 +169,10 @@ def network(monkeypatch, tmp_path):
     return networks
 
 
-def run(results, epochs=4, seed=0):
-    train_2017.main([NAME, "--epochs", str(epochs), "--seed", str(seed)])
-    return results / f"{NAME}-keras2.0.8-{epochs}epochs-seed{seed}"
+def run(results, *options, epochs=4, seed=0):
+    train_2017.main([NAME, "--epochs", str(epochs), "--seed", str(seed), *options])
+    waiting = "-waiting" if options else ""
+    return results / f"{NAME}-keras2.0.8{waiting}-{epochs}epochs-seed{seed}"
 
 
 def kill(function, calls):
@@ -213,6 +217,13 @@ def test_what_a_run_leaves(network, tmp_path, monkeypatch):
         "OMP_NUM_THREADS": "2",
         "KMP_BLOCKTIME": None,
     }
+
+
+def test_a_run_whose_update_waits_is_another(network, tmp_path):
+    one, other = run(tmp_path), run(tmp_path, "--wait")
+    assert len(network) == 2
+    more = {"update": "waits for all gradients"}
+    assert plot.read_run(other)[0] == {**plot.read_run(one)[0], **more}
 
 
 def test_goes_on_after_kills(network, tmp_path):

@@ -15,7 +15,8 @@ order of the images follows from the seed and the epoch's number, so it never re
 dropout, from the seed and the epoch that the process began with. No run gives the bits of another,
 interrupted or not: the update of the weights races backpropagation (facts.py), by more on
 TensorFlow 1.15.2 than on 1.3.0. On 1.15.2 Adam's counter of steps is read after it is raised, too:
-its first step is 0.00074, where it is 0.00100 on 1.3.0.
+its first step is 0.00074, where it is 0.00100 on 1.3.0. With `--wait` the update waits until all
+gradients are there, and the results are in deep_cnn-keras2.0.8-waiting-100epochs-seed0/.
 
 Today's Keras reads the weights: `models.MODELS["deep_cnn"]().load_weights(".../model.h5")`.
 
@@ -86,6 +87,14 @@ def network(name):
     return model
 
 
+class WaitingAdam(Adam):
+    """Adam that updates no weight before all gradients are there."""
+
+    def get_gradients(self, loss, params):
+        """Return the gradients of Keras 2.0.8, each of them only when all are there."""
+        return tf.tuple(super().get_gradients(loss, params))
+
+
 # The training
 
 
@@ -94,7 +103,8 @@ def main(argv=None):
     options = parse_arguments(argv)
     if keras.__version__ != "2.0.8":
         sys.exit(f"this needs Keras 2.0.8, not {keras.__version__}; its first lines tell how")
-    name = f"{options.model}-keras2.0.8-{options.epochs}epochs-seed{options.seed}"
+    waiting = "-waiting" if options.wait else ""
+    name = f"{options.model}-keras2.0.8{waiting}-{options.epochs}epochs-seed{options.seed}"
     directory, unfinished = RESULTS / name, RESULTS / f"{name}.unfinished"
     lock = RESULTS / f"{name}.lock"
     with open(str(lock), "w") as file:
@@ -118,6 +128,7 @@ def parse_arguments(argv):
     parser.add_argument("model", choices=sorted(AUTHORS_TEST_ACCURACY))
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wait", action="store_true", help="update when all gradients are there")
     options = parser.parse_args(argv)
     if not (1 <= options.epochs <= 10**6 and 0 <= options.seed < 2**32):
         parser.error("--epochs is from 1 to 1000000, --seed from 0 to 4294967295")
@@ -135,11 +146,13 @@ def train(options, directory, unfinished):
         "batch_size": BATCH_SIZE,
         "validation_split": VALIDATION_SPLIT,
     }
+    if options.wait:
+        settings["update"] = "waits for all gradients"
     (X_train, y_train), test = load_mnist()
     state_file = unfinished / "state.npz"
     state, values = starting_state(state_file, settings)
     history = state["history"]
-    model = compiled_model(options.model, options.seed, epochs_done=len(history))
+    model = compiled_model(options, epochs_done=len(history))
     if history:
         restore(model, values)
     for epoch in range(len(history), options.epochs):
@@ -159,17 +172,18 @@ def load_mnist():
         ]
 
 
-def compiled_model(name, seed, epochs_done):
+def compiled_model(options, epochs_done):
     """Return a network of the author's, ready to be trained for its next epoch.
 
     The seeds of the initial weights and of the dropout are drawn here, and TensorFlow's stream
     of random numbers begins anew in every process: without `epochs_done`, a resumed run would
     have the dropout of its first epochs again.
     """
-    np.random.seed([seed, epochs_done])
+    np.random.seed([options.seed, epochs_done])
     tf.set_random_seed(np.random.randint(2**31 - 1))
-    model = network(name)
-    model.compile(Adam(lr=0.001), "categorical_crossentropy", metrics=["accuracy"])
+    model = network(options.model)
+    adam = WaitingAdam if options.wait else Adam
+    model.compile(adam(lr=0.001), "categorical_crossentropy", metrics=["accuracy"])
     model.model._make_train_function()  # Adam's moments are there only then
     return model
 
