@@ -32,7 +32,6 @@ VALIDATION_IMAGES = 12_000
 TRAINING_IMAGES = 48_000
 # Mean training accuracy of the last ten epochs of the author's plain run, in post.csv.
 AUTHORS_END = 0.9640
-COLUMNS = ("accuracy", "val_accuracy")  # of a history: training, validation
 
 # By what the plain network was trained, and what stands for it in the names of the directories.
 SETS = {
@@ -683,17 +682,23 @@ def plot_sets(sets, path):
         for (top, bottom), (rules, runs) in zip(panels.T, sets.items(), strict=True):
             top.set_title(f"{rules}\n{how_many_fail(runs, ' break down')}")
             bottom.set_xlabel("epoch")
-            for axes, column, curve in zip((top, bottom), COLUMNS, authors, strict=True):
+            for axes, curve in zip((top, bottom), authors, strict=True):
                 plot.scale_by_errors(axes)
                 plot.plot_curve(axes, epochs, curve, **AUTHORS_CURVE)
-                for history in runs.histories:
-                    look = RUN_CURVE | {"alpha": 0.8}
-                    plot.plot_curve(axes, history["epoch"], history[column], **look)
+            plot_histories((top, bottom), runs, "C0")
         panels[0, 0].set_ylabel("training")
         panels[1, 0].set_ylabel("validation")
         plot.set_ticks(panels[0, 0])
         figure.savefig(path, dpi=100)
     return path
+
+
+def plot_histories(panels, runs, color):
+    """Draw the training accuracies of `runs` in the first of two panels, below it validation."""
+    for axes, column in zip(panels, ("accuracy", "val_accuracy"), strict=True):
+        for history in runs.histories:
+            look = {"color": color, "linewidth": 0.9, "alpha": 0.8}
+            plot.plot_curve(axes, history["epoch"], history[column], **look)
 
 
 def plot_improvements(improvements, path):
@@ -726,10 +731,7 @@ def plot_improvements(improvements, path):
                 plot.scale_by_errors(axes)
             for place, (rules, (color, mark)) in enumerate(looks.items()):
                 runs = improvements[rules][what]
-                look = {"color": color, "linewidth": 0.9, "alpha": 0.8}
-                for axes, column in zip(curves, COLUMNS, strict=True):
-                    for history in runs.histories:
-                        plot.plot_curve(axes, history["epoch"], history[column], **look)
+                plot_histories(curves, runs, color)
                 places = [place] * len(runs.accuracies)
                 test.plot(places, runs.accuracies, mark, color=color, fillstyle="none")
             test.set_xticks([0, 1], ["2017", "today"])
