@@ -29,7 +29,9 @@ PLAIN = "deep_cnn"
 NETWORKS = (PLAIN, "deep_cnn_advanced", "deep_cnn_advanced_nin")
 TEST_IMAGES = 10_000
 VALIDATION_IMAGES = 12_000
-TRAINING_IMAGES = 48_000
+# Of training, in ten epochs. What runs are judged by is compared in images, whole numbers: a
+# difference of accuracies is not exact.
+IMAGES_OF_TEN = 10 * 48_000
 # Mean training accuracy of the last ten epochs of the author's plain run, in post.csv.
 AUTHORS_END = 0.9640
 
@@ -227,13 +229,13 @@ def below_best(training):
         training: the training accuracies of a run, from 0 to 1, one for each epoch; what is NaN
             is in no mean.
     """
-    means = means_of_ten(training)
-    return np.nanmax(means[:-10]) - means[-1]
+    return best_of_ten(training) - np.mean(training[-10:], dtype=float)
 
 
-def means_of_ten(training):
-    """Return the means of ten consecutive epochs, float (91,) of 100 epochs."""
-    return np.convolve(training, np.full(10, 0.1), "valid")
+def best_of_ten(training):
+    """Return the highest mean of ten consecutive epochs before the last ten; as `below_best`."""
+    means = np.convolve(training, np.full(10, 0.1), "valid")
+    return np.nanmax(means[:-10])
 
 
 def falls_from(training):
@@ -242,23 +244,20 @@ def falls_from(training):
     Args:
         training: as of `below_best`, and its best is meant.
     """
-    images = 10 * TRAINING_IMAGES  # of ten epochs, whole numbers, as in `fails`
-    best = np.round(images * np.nanmax(means_of_ten(training)[:-10]))
-    stands = np.round(images * np.asarray(training)) > best - 0.005 * images
+    best = round(IMAGES_OF_TEN * best_of_ten(training))
+    stands = np.round(IMAGES_OF_TEN * np.asarray(training)) > best - 0.005 * IMAGES_OF_TEN
     last = np.flatnonzero(stands)[-1] + 1  # of the epochs, from 1
     return last + 1 if last < len(training) else None
 
 
 def fails(training):
     """Tell whether a run breaks down: whether it ends 0.005 or more below its best."""
-    # In images of ten epochs, whole numbers: a difference of accuracies is not exact.
-    return round(10 * TRAINING_IMAGES * below_best(training)) >= 0.005 * 10 * TRAINING_IMAGES
+    return round(IMAGES_OF_TEN * below_best(training)) >= 0.005 * IMAGES_OF_TEN
 
 
 def learns(training):
     """Tell whether a run ends above the author's, which broke down, in the mean of ten epochs."""
-    images = 10 * TRAINING_IMAGES  # of ten epochs, whole numbers, as in `fails`
-    return round(images * np.mean(training[-10:])) > round(images * AUTHORS_END)
+    return round(IMAGES_OF_TEN * np.mean(training[-10:])) > round(IMAGES_OF_TEN * AUTHORS_END)
 
 
 def count_clipped(run_dir):
