@@ -520,13 +520,14 @@ def gain(what, today):
     worse = welch(one.accuracies, advanced.accuracies)[2] < 0
     verdict = "is not" if worse else "is" if better else "is open: it may be"
     share, low, high = share_of_gain(one.accuracies, plain.accuracies, advanced.accuracies)
-    return [
+    lines = [
         difference(one, plain),
         difference(one, advanced),
         f"{one.name} **{verdict} all of the gain** of {advanced.name}: its share is {share:.2f} "
         f"({low} to {high}; {len(plain.metrics)} seeds of {plain.name}).",
         stability(one, plain),
     ]
+    return [f"With today's rules, {line[0].lower()}{line[1:]}" for line in lines]
 
 
 def share_of_gain(one, plain, advanced):
